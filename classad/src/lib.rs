@@ -1,0 +1,2 @@
+//! HTCondor's ClassAd language.
+#![forbid(unsafe_code)]
