@@ -1,0 +1,208 @@
+//! The command line of `criu-transfer`.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+
+use crate::manifest::{Kind, Limits};
+use crate::monitor::Log;
+use crate::unpack::Archive;
+
+/// The exit codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Code {
+    /// It was done.
+    Done = 0,
+    /// It could not be done; why is on stderr.
+    Failed = 1,
+    /// The command line was not understood. clap's own choice.
+    Usage = 2,
+}
+
+impl From<Code> for ExitCode {
+    fn from(code: Code) -> Self {
+        ExitCode::from(code as u8)
+    }
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  criu-transfer inspect checkpoint.criu
+  criu-transfer inspect --json checkpoint.criu | jq .head.fingerprint
+  criu-transfer verify checkpoint.criu && echo whole
+  tar --zstd -tvf checkpoint.criu
+
+Exit codes: 0 done, 1 could not be done, 2 wrong usage";
+
+/// Looks at the image of a frozen job.
+#[derive(Debug, Parser)]
+#[command(name = "criu-transfer", version, after_help = EXAMPLES)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Shows what an archive is; reads its manifest only
+    Inspect {
+        /// The archive
+        file: PathBuf,
+        /// Prints the manifest itself
+        #[arg(long)]
+        json: bool,
+    },
+    /// Reads all of an archive and compares it with its manifest
+    Verify {
+        /// The archive
+        file: PathBuf,
+    },
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("CRIU_TRANSFER_LOG")
+        .unwrap_or_else(|_| "warn".into());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .init();
+    match run(&Args::parse()) {
+        Ok(()) => Code::Done.into(),
+        Err(error) => {
+            // If stderr is gone there is nobody to tell.
+            let _ = writeln!(io::stderr(), "criu-transfer: {error:#}");
+            Code::Failed.into()
+        }
+    }
+}
+
+fn run(args: &Args) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    let done = match &args.command {
+        Command::Inspect { file, json } => inspect(file, *json, &mut out),
+        Command::Verify { file } => verify(file, &mut out),
+    };
+    match done.and_then(|()| out.flush().context("cannot write the result")) {
+        // `criu-transfer inspect | head` has got what it wanted.
+        Err(error) if is_closed_pipe(&error) => Ok(()),
+        done => done,
+    }
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<io::Error>()
+        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+fn inspect(file: &Path, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
+    let archive = Archive::open(file, &Limits::default())?;
+    let manifest = archive.manifest();
+    if json {
+        serde_json::to_writer_pretty(&mut *out, manifest)?;
+        return Ok(writeln!(out)?);
+    }
+    let (head, contents) = (&manifest.head, &manifest.contents);
+    let print = &head.fingerprint;
+    let features: Vec<&str> = print.cpu_features.iter().map(String::as_str).collect();
+    let raw: u64 = contents
+        .frames
+        .iter()
+        .map(|frame| u64::from(frame.raw))
+        .sum();
+    writeln!(out, "digest      {}", archive.digest())?;
+    writeln!(out, "format      {}", manifest.format)?;
+    writeln!(out, "generation  {}", head.generation)?;
+    writeln!(out, "created     {}", head.created)?;
+    writeln!(
+        out,
+        "job         {}",
+        head.resume.argv.join(" ").escape_debug()
+    )?;
+    writeln!(out, "starts      {}", head.resume.job_starts)?;
+    writeln!(out, "memory      {} bytes", head.resume.memory_bytes)?;
+    writeln!(
+        out,
+        "archive     {} bytes for {raw} in {} chunks",
+        archive.bytes(),
+        contents.frames.len()
+    )?;
+    writeln!(
+        out,
+        "needs       CRIU {}, kernel {}, {}",
+        print.criu, print.kernel, print.cpu_vendor
+    )?;
+    writeln!(
+        out,
+        "            xcr0 {:#x}, {} bytes of registers",
+        print.xcr0, print.xsave_size
+    )?;
+    writeln!(out, "            {}", features.join(" "))?;
+    for entry in contents
+        .entries
+        .iter()
+        .filter(|entry| !entry.path.as_bytes().contains(&b'/'))
+    {
+        let root = entry.path.as_bytes();
+        let inside = contents.entries.iter().filter(|entry| {
+            entry
+                .path
+                .as_bytes()
+                .strip_prefix(root)
+                .is_some_and(|rest| rest.first() == Some(&b'/'))
+        });
+        let (mut count, mut bytes) = (0, 0);
+        for entry in inside {
+            count += 1;
+            bytes += if let Kind::File { size, .. } = entry.kind {
+                size
+            } else {
+                0
+            };
+        }
+        writeln!(
+            out,
+            "tree        {}: {count} entries, {bytes} bytes",
+            entry.path
+        )?;
+    }
+    for left_out in &contents.left_out {
+        writeln!(
+            out,
+            "left out    {}: {}",
+            left_out.path,
+            left_out.why.escape_debug()
+        )?;
+    }
+    Ok(())
+}
+
+fn verify(file: &Path, out: &mut dyn Write) -> anyhow::Result<()> {
+    let archive = Archive::open(file, &Limits::default())?;
+    archive.verify(&Log)?;
+    Ok(writeln!(
+        out,
+        "{} whole {}",
+        archive.digest(),
+        file.display()
+    )?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed_and_help_has_examples_and_exit_codes() {
+        let mut command = Args::command();
+        command.clone().debug_assert();
+        let help = command.render_help().to_string();
+        assert!(help.contains("Examples:") && help.contains("Exit codes:"));
+    }
+}

@@ -1,0 +1,136 @@
+//! One zstd frame: bytes in, bytes out.
+//!
+//! Frames are whole and independent, so that any tool that reads zstd reads their concatenation.
+
+use std::io;
+
+/// The first bytes of a skippable frame (RFC 8878, 3.1.2), which every zstd reader steps over.
+const SKIPPABLE: u32 = 0x184D_2A50;
+/// A skippable frame's header.
+pub(crate) const SKIPPABLE_HEAD: usize = 8;
+/// The first bytes of a frame.
+const MAGIC: u32 = 0xFD2F_B528;
+/// The largest block in a frame.
+const BLOCK: usize = 128 << 10;
+/// How much of a chunk is tried, and in how many places, before a level is chosen for it.
+const SAMPLE: usize = 4 << 10;
+const SAMPLES: usize = 8;
+
+/// The most bytes that a frame of `raw` bytes takes.
+pub(crate) fn bound(raw: usize) -> usize {
+    zstd::zstd_safe::compress_bound(raw)
+}
+
+/// Makes frames; keeps its memory between them.
+pub(crate) struct Packer {
+    zstd: zstd::bulk::Compressor<'static>,
+    sample: Vec<u8>,
+    tried: Vec<u8>,
+}
+
+impl Packer {
+    pub(crate) fn new(level: i32) -> io::Result<Self> {
+        let zstd = zstd::bulk::Compressor::new(level)?;
+        let tried = Vec::with_capacity(bound(SAMPLE * SAMPLES));
+        Ok(Self {
+            zstd,
+            sample: Vec::with_capacity(SAMPLE * SAMPLES),
+            tried,
+        })
+    }
+
+    /// Makes `out` the frame of `raw`.
+    pub(crate) fn pack(&mut self, raw: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+        out.clear();
+        if self.is_noise(raw)? {
+            store(raw, out);
+            return Ok(());
+        }
+        out.reserve(bound(raw.len()));
+        self.zstd.compress_to_buffer(raw, out)?;
+        Ok(())
+    }
+
+    /// Whether compressing is a waste: encrypted, compressed or random bytes, judged by samples. A wrong guess costs space,
+    /// not correctness.
+    fn is_noise(&mut self, raw: &[u8]) -> io::Result<bool> {
+        if raw.len() < 2 * SAMPLE * SAMPLES {
+            return Ok(false);
+        }
+        self.sample.clear();
+        for part in raw.chunks(raw.len().div_ceil(SAMPLES)) {
+            self.sample.extend(&part[..SAMPLE.min(part.len())]);
+        }
+        self.tried.clear();
+        let packed = self
+            .zstd
+            .compress_to_buffer(&self.sample, &mut self.tried)?;
+        Ok(packed * 32 > self.sample.len() * 31)
+    }
+}
+
+/// A frame of blocks that are the bytes themselves.
+fn store(raw: &[u8], out: &mut Vec<u8>) {
+    out.extend(MAGIC.to_le_bytes());
+    // One segment, its size in four bytes, no checksum: the manifest has a better one.
+    out.push(0b1010_0000);
+    out.extend((raw.len() as u32).to_le_bytes());
+    let mut blocks = raw.chunks(BLOCK).peekable();
+    while let Some(block) = blocks.next() {
+        let last = u32::from(blocks.peek().is_none());
+        let header = (block.len() as u32) << 3 | last;
+        out.extend(&header.to_le_bytes()[..3]);
+        out.extend(block);
+    }
+}
+
+/// A frame of `len` bytes in all that stands for nothing.
+pub(crate) fn skippable(len: usize) -> Vec<u8> {
+    let mut out = vec![0; len];
+    out[..4].copy_from_slice(&SKIPPABLE.to_le_bytes());
+    out[4..8].copy_from_slice(&((len - SKIPPABLE_HEAD) as u32).to_le_bytes());
+    out
+}
+
+/// How long the skippable frame is at whose beginning `bytes` are.
+pub(crate) fn skippable_len(bytes: &[u8]) -> Option<u64> {
+    let (magic, rest) = bytes.split_first_chunk::<4>()?;
+    let len = rest.first_chunk::<4>()?;
+    (u32::from_le_bytes(*magic) == SKIPPABLE)
+        .then(|| u64::from(u32::from_le_bytes(*len)) + SKIPPABLE_HEAD as u64)
+}
+
+/// What the frame is at whose beginning `bytes` are: its own length and that of what is in it.
+pub(crate) enum First {
+    /// It is cut off: more bytes are needed.
+    Cut,
+    /// It is no frame, or does not tell its size.
+    Bad,
+    /// Its length and that of its contents.
+    Whole(usize, u64),
+}
+
+/// Looks at the frame at the beginning of `bytes`.
+pub(crate) fn first(bytes: &[u8]) -> First {
+    if !bytes.starts_with(&MAGIC.to_le_bytes()) {
+        return First::Bad;
+    }
+    match (
+        zstd::zstd_safe::find_frame_compressed_size(bytes),
+        zstd::zstd_safe::get_frame_content_size(bytes),
+    ) {
+        (Ok(len), Ok(Some(raw))) => First::Whole(len, raw),
+        (Ok(_), _) => First::Bad,
+        (Err(_), _) => First::Cut,
+    }
+}
+
+/// Whether all bytes are zero.
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
+    let mut blocks = bytes.chunks_exact(256);
+    // The inner fold has no exit, so that it becomes vector instructions.
+    blocks
+        .by_ref()
+        .all(|block| block.iter().fold(0, |or, byte| or | byte) == 0)
+        && blocks.remainder().iter().all(|byte| *byte == 0)
+}

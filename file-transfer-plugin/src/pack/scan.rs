@@ -1,0 +1,195 @@
+//! What is in the trees: names, kinds, sizes, holes.
+
+use std::collections::HashMap;
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{OFlags, SeekFrom};
+use rustix::io::Errno;
+
+use super::{PackError, Tree};
+use crate::manifest::{Entry, Kind, LeftOut, Name};
+
+/// A hole shorter than this is packed as zeros: each part of a file costs forty bytes of manifest.
+const HOLE: u64 = 64 << 10;
+
+/// What was found.
+#[derive(Default)]
+pub(super) struct Scan {
+    pub(super) entries: Vec<Entry>,
+    /// Where each entry lies.
+    pub(super) sources: Vec<PathBuf>,
+    pub(super) left_out: Vec<LeftOut>,
+    /// The first name of each file that has several.
+    links: HashMap<(u64, u64), Name>,
+}
+
+pub(super) fn scan(trees: &[Tree<'_>]) -> Result<Scan, PackError> {
+    let mut scan = Scan::default();
+    for tree in trees {
+        let at = |source| PackError::Read {
+            path: tree.dir.to_owned(),
+            source,
+        };
+        // The root itself may be a link of the caller's.
+        let meta = fs::metadata(tree.dir).map_err(at)?;
+        if !meta.is_dir() {
+            return Err(at(io::ErrorKind::NotADirectory.into()));
+        }
+        scan.links.clear();
+        scan.add(tree.prefix.into(), tree.dir.to_owned(), &meta)?;
+    }
+    Ok(scan)
+}
+
+impl Scan {
+    fn add(&mut self, path: Name, source: PathBuf, meta: &Metadata) -> Result<(), PackError> {
+        let error = |error| PackError::Read {
+            path: source.clone(),
+            source: error,
+        };
+        let kind = meta.file_type();
+        let kind = if kind.is_dir() {
+            Kind::Dir
+        } else if kind.is_symlink() {
+            Kind::Symlink {
+                target: fs::read_link(&source).map_err(error)?.into(),
+            }
+        } else if kind.is_fifo() {
+            Kind::Fifo
+        } else if kind.is_file() {
+            let first = (meta.nlink() > 1)
+                .then(|| self.links.get(&(meta.dev(), meta.ino())).cloned())
+                .flatten();
+            match first {
+                Some(to) => Kind::Link { to },
+                None => {
+                    if meta.nlink() > 1 {
+                        self.links.insert((meta.dev(), meta.ino()), path.clone());
+                    }
+                    Kind::File {
+                        size: meta.len(),
+                        extents: extents(&source, meta).map_err(error)?,
+                    }
+                }
+            }
+        } else {
+            let why = if kind.is_socket() {
+                "a socket, which CRIU makes anew"
+            } else {
+                "a device"
+            };
+            self.left_out.push(LeftOut {
+                path,
+                why: why.into(),
+            });
+            return Ok(());
+        };
+        let is_dir = kind == Kind::Dir;
+        let xattrs = match kind {
+            Kind::Dir | Kind::File { .. } => xattrs(&source).map_err(error)?,
+            _ => Vec::new(),
+        };
+        let mtime_ns = meta
+            .mtime()
+            .saturating_mul(1_000_000_000)
+            .saturating_add(meta.mtime_nsec());
+        let mode = meta.permissions().mode() & 0o1777;
+        let children = if is_dir {
+            children(&source).map_err(error)?
+        } else {
+            Vec::new()
+        };
+        self.entries.push(Entry {
+            path: path.clone(),
+            mode,
+            mtime_ns,
+            xattrs,
+            kind,
+        });
+        self.sources.push(source.clone());
+        for child in children {
+            let inner = Name::from([path.as_bytes(), b"/", child.as_os_str().as_bytes()].concat());
+            let source = source.join(&child);
+            let meta = fs::symlink_metadata(&source).map_err(|error| PackError::Read {
+                path: source.clone(),
+                source: error,
+            })?;
+            self.add(inner, source, &meta)?;
+        }
+        Ok(())
+    }
+}
+
+/// The names in a directory, sorted: the same tree gives the same archive.
+fn children(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut names = fs::read_dir(dir)?
+        .map(|child| child.map(|child| PathBuf::from(child.file_name())))
+        .collect::<io::Result<Vec<_>>>()?;
+    names.sort();
+    Ok(names)
+}
+
+/// Opens a file for reading; not what somebody put in its place, and without waiting for a fifo's other end.
+pub(super) fn open(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.bits() as i32)
+        .open(path)
+}
+
+/// The parts of a file that are no holes, if it has any holes worth it.
+fn extents(path: &Path, meta: &Metadata) -> io::Result<Option<Vec<(u64, u64)>>> {
+    let size = meta.len();
+    if meta.blocks() * 512 >= size || size < HOLE {
+        return Ok(None);
+    }
+    let file = open(path)?;
+    let mut parts: Vec<(u64, u64)> = Vec::new();
+    let mut at = 0;
+    while at < size {
+        let start = match rustix::fs::seek(&file, SeekFrom::Data(at)) {
+            Ok(start) => start,
+            Err(Errno::NXIO) => break,
+            Err(error) => return Err(error.into()),
+        };
+        let end = rustix::fs::seek(&file, SeekFrom::Hole(start))?.min(size);
+        if start >= end {
+            break;
+        }
+        match parts.last_mut() {
+            Some((from, len)) if start - (*from + *len) < HOLE => *len = end - *from,
+            _ if start < HOLE => parts.push((0, end)),
+            _ => parts.push((start, end - start)),
+        }
+        at = end;
+    }
+    Ok((parts != [(0, size)]).then_some(parts))
+}
+
+/// The attributes of the user's name space; others are the system's. None where the file system has none.
+fn xattrs(path: &Path) -> io::Result<Vec<(Name, Name)>> {
+    // The kernel's own bound for a list and for a value, XATTR_LIST_MAX.
+    let mut buffer = vec![0; 64 << 10];
+    let list = match rustix::fs::llistxattr(path, buffer.as_mut_slice()) {
+        Ok(0) | Err(Errno::OPNOTSUPP | Errno::PERM) => return Ok(Vec::new()),
+        list => buffer[..list?].to_vec(),
+    };
+    let mut found = Vec::new();
+    for name in list
+        .split(|byte| *byte == 0)
+        .filter(|name| name.starts_with(b"user.") && !name.contains(&b'='))
+    {
+        let len = rustix::fs::lgetxattr(path, name, buffer.as_mut_slice())?;
+        found.push((
+            Name::from(name.to_vec()),
+            Name::from(buffer[..len].to_vec()),
+        ));
+    }
+    found.sort();
+    Ok(found)
+}

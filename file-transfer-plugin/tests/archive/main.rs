@@ -1,0 +1,7 @@
+//! `checkpoint.criu` from outside: what is packed comes back, what is damaged is refused by name.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod listing;
+mod roundtrip;
+mod tree;
