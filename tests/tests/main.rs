@@ -1,0 +1,4 @@
+//! Tests on real pools.
+#![forbid(unsafe_code)]
+
+mod pool;
