@@ -16,6 +16,7 @@
 //! | [`events`] | event log -> [`events::Event`]s |
 //! | [`job`] | a job -> its starts, evictions, end, output |
 //! | [`wait`] | a condition and a limit -> its value, or the logs that matter ([`logs`]) |
+//! | [`cli`] | the `pool` command |
 //!
 //! Nothing of a pool lies outside its keeper's namespaces but one directory, so killing one process ends all of it.
 #![forbid(unsafe_code)]
@@ -51,3 +52,5 @@ pub mod job;
 pub mod wait;
 
 pub mod logs;
+
+pub mod cli;
