@@ -1,2 +1,56 @@
 //! Real pools of HTCondor and CRIU on one machine, for the tests and the demo.
+//!
+//! | module | takes -> gives |
+//! |---|---|
+//! | [`require`] | machine -> "this test can run here", or why not |
+//! | [`machine`] | machine -> the commands that the rest calls |
+//! | [`roots`] | a distribution's name -> an unpacked root with HTCondor and CRIU, cached |
+//! | [`state`] | pools directory -> which pools live, which are leftovers; leftovers -> nothing |
+//! | [`users`] | alice, bob and the pilot |
+//! | [`host`] | root -> a host: namespaces over an overlay, on the pool's bridge |
+//! | [`spec`] | what a caller wants -> [`spec::Spec`] |
+//! | [`condor_config`] | what a host is to be -> HTCondor's configuration |
+//! | `daemons` | a host and a configuration -> HTCondor's daemons on it |
+//! | [`pool`] | [`spec::Spec`] -> a running [`pool::Pool`] |
+//! | [`submit`] | [`submit::Submit`] -> [`job::Job`] |
+//! | [`events`] | event log -> [`events::Event`]s |
+//! | [`job`] | a job -> its starts, evictions, end, output |
+//! | [`wait`] | a condition and a limit -> its value, or the logs that matter ([`logs`]) |
+//! | [`cli`] | the `pool` command |
+//!
+//! Nothing of a pool lies outside its keeper's namespaces but one directory, so killing one process ends all of it.
 #![forbid(unsafe_code)]
+
+pub mod require;
+
+pub mod machine;
+
+mod lock;
+
+pub mod roots;
+
+pub mod state;
+
+pub mod users;
+
+pub mod host;
+
+pub mod spec;
+
+pub mod condor_config;
+
+mod daemons;
+
+pub mod pool;
+
+pub mod submit;
+
+pub mod events;
+
+pub mod job;
+
+pub mod wait;
+
+pub mod logs;
+
+pub mod cli;

@@ -1,0 +1,176 @@
+//! A job's event log, as far as waiting needs it.
+
+use std::fmt;
+
+/// The events that waiting looks for, by HTCondor's numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// 000
+    Submitted,
+    /// 001
+    Started,
+    /// 004
+    Evicted,
+    /// 005
+    Ended,
+    /// 007
+    ShadowException,
+    /// 009
+    Removed,
+    /// 012
+    Held,
+    /// 013
+    Released,
+    /// Any other.
+    Other(u16),
+}
+
+impl Kind {
+    fn from_number(number: u16) -> Self {
+        match number {
+            0 => Self::Submitted,
+            1 => Self::Started,
+            4 => Self::Evicted,
+            5 => Self::Ended,
+            7 => Self::ShadowException,
+            9 => Self::Removed,
+            12 => Self::Held,
+            13 => Self::Released,
+            other => Self::Other(other),
+        }
+    }
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// It returned this.
+    Code(i32),
+    /// This signal killed it.
+    Signal(i32),
+}
+
+/// One event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// What happened.
+    pub kind: Kind,
+    /// The job, `cluster.proc`.
+    pub job: String,
+    /// When, as written in the log.
+    pub time: String,
+    /// The rest of its first line.
+    pub text: String,
+    /// Its further lines, trimmed.
+    pub details: Vec<String>,
+}
+
+impl Event {
+    /// Of a start: the slot's host, without domain.
+    pub fn host(&self) -> Option<&str> {
+        // The alias in the address is in both versions' logs; the slot's name is not.
+        let (_, alias) = self.text.split_once("alias=")?;
+        let end = alias.find(['&', '>', '.']).unwrap_or(alias.len());
+        Some(&alias[..end])
+    }
+
+    /// Of an end: how.
+    pub fn exit(&self) -> Option<Exit> {
+        if self.kind != Kind::Ended {
+            return None;
+        }
+        self.details.iter().find_map(|line| {
+            let number = |after: &str| {
+                let (_, rest) = line.split_once(after)?;
+                rest.split(')').next()?.trim().parse().ok()
+            };
+            number("(return value ")
+                .map(Exit::Code)
+                .or_else(|| number("(signal ").map(Exit::Signal))
+        })
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.time, self.job, self.text)?;
+        self.details
+            .iter()
+            .try_for_each(|line| write!(f, " | {line}"))
+    }
+}
+
+/// All events of a log that are written to their end.
+pub fn parse(log: &str) -> Vec<Event> {
+    let mut events = Vec::new();
+    let mut open: Option<Event> = None;
+    for line in log.lines() {
+        if line == "..." {
+            events.extend(open.take());
+        } else if let Some(event) = &mut open {
+            event.details.push(line.trim().to_owned());
+        } else {
+            open = head(line);
+        }
+    }
+    events
+}
+
+/// `001 (012.000.000) 2026-01-02 03:04:05 Job executing on host: <...>`
+fn head(line: &str) -> Option<Event> {
+    let (number, rest) = line.split_once(" (")?;
+    let (ids, rest) = rest.split_once(") ")?;
+    let mut ids = ids.split('.').map(str::parse::<u64>);
+    let (cluster, process) = (ids.next()?.ok()?, ids.next()?.ok()?);
+    let mut words = rest.splitn(3, ' ');
+    let time = format!("{} {}", words.next()?, words.next()?);
+    Some(Event {
+        kind: Kind::from_number(number.parse().ok()?),
+        job: format!("{cluster}.{process}"),
+        time,
+        text: words.next().unwrap_or_default().to_owned(),
+        details: Vec::new(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOG: &str = "\
+000 (007.000.000) 2026-01-02 03:04:05 Job submitted from host: <10.77.0.1:9618?addrs=10.77.0.1-9618&alias=ap.pool&noUDP>
+...
+001 (007.000.000) 2026-01-02 03:04:06 Job executing on host: <10.77.0.2:9618?addrs=10.77.0.2-9618&alias=ep1.pool&noUDP>
+\tSlotName: slot1@ep1.pool
+...
+005 (007.000.000) 2026-01-02 03:04:07 Job terminated.
+\t(1) Normal termination (return value 3)
+...
+005 (007.001.000) 2026-01-02 03:04:07 Job terminated.
+\t(0) Abnormal termination (signal 9)
+\t(0) No core file
+...
+004 (007.000.000) 2026-01-02 03:04:08 Job was evi";
+
+    #[test]
+    fn an_event_that_is_still_being_written_is_not_seen() {
+        assert_eq!(parse(LOG).len(), 4);
+    }
+
+    #[test]
+    fn a_start_names_its_host() {
+        let events = parse(LOG);
+        assert_eq!(
+            (events[1].kind, events[1].host()),
+            (Kind::Started, Some("ep1"))
+        );
+    }
+
+    #[test]
+    fn an_end_tells_code_from_signal() {
+        let events = parse(LOG);
+        assert_eq!(events[2].exit(), Some(Exit::Code(3)));
+        assert_eq!(events[3].exit(), Some(Exit::Signal(9)));
+        assert_eq!(events[3].job, "7.1");
+    }
+}

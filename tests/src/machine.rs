@@ -1,0 +1,87 @@
+//! The machine underneath: the commands that this package calls and how they get there, and the build directory.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+/// A command, and the Debian package that brings it.
+type Tool = (&'static str, &'static str);
+
+/// What a running pool calls.
+pub const FOR_A_POOL: &[Tool] = &[
+    ("bash", "bash"),
+    ("ip", "iproute2"),
+    ("mount", "mount"),
+    ("nsenter", "util-linux"),
+    ("pivot_root", "util-linux"),
+    ("setsid", "util-linux"),
+    ("unshare", "util-linux"),
+];
+
+/// What unpacking a distribution root calls.
+pub const FOR_A_ROOT: &[Tool] = &[("mmdebstrap", "mmdebstrap")];
+
+/// Makes sure that `tools` can be called: installs what is missing when root, names it otherwise.
+pub fn need(tools: &[Tool]) -> Result<()> {
+    let missing: Vec<Tool> = tools
+        .iter()
+        .copied()
+        .filter(|(command, _)| !has(command))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let mut packages: Vec<&str> = missing.iter().map(|(_, package)| *package).collect();
+    packages.sort_unstable();
+    packages.dedup();
+    let packages = packages.join(" ");
+    if !rustix::process::geteuid().is_root() {
+        bail!("this machine lacks {packages}; install with: sudo apt-get install {packages}");
+    }
+    if !has("apt-get") {
+        bail!("this machine lacks {packages}, and has no apt-get to install them with");
+    }
+    eprintln!("installing {packages}");
+    apt(&["update"])?;
+    let mut install = vec!["install", "--yes", "--no-install-recommends"];
+    install.extend(packages.split(' '));
+    apt(&install)
+}
+
+fn has(command: &str) -> bool {
+    // sbin is not on every PATH, but always on the one that this package gives to what it starts.
+    [
+        "/usr/local/sbin",
+        "/usr/local/bin",
+        "/usr/sbin",
+        "/usr/bin",
+        "/sbin",
+        "/bin",
+    ]
+    .iter()
+    .any(|dir| Path::new(dir).join(command).exists())
+}
+
+fn apt(args: &[&str]) -> Result<()> {
+    let status = Command::new("apt-get")
+        .args(["-qq"])
+        .args(args)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdin(Stdio::null())
+        .stdout(std::io::stderr())
+        .status()
+        .context("run apt-get")?;
+    if !status.success() {
+        bail!("apt-get {} ended with {status}", args.join(" "));
+    }
+    Ok(())
+}
+
+/// The workspace's build directory.
+pub(crate) fn target_dir() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target"),
+        PathBuf::from,
+    )
+}

@@ -1,0 +1,5 @@
+//! Tests on real pools.
+#![forbid(unsafe_code)]
+
+mod pool;
+mod traces;
