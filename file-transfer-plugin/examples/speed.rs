@@ -26,11 +26,23 @@ fn main() -> anyhow::Result<()> {
         criu: Version::new(0, 0, 0),
         abilities: Default::default(),
     };
-    let head = Head { generation: 1, created: 0, fingerprint, resume: Resume::default() };
+    let head = Head {
+        generation: 1,
+        created: 0,
+        fingerprint,
+        resume: Resume::default(),
+    };
     let (out, back) = (work.join("speed.criu"), work.join("speed.back"));
     for sync in [false, true] {
-        let options = Options { level, sync, ..Options::default() };
-        let tree = Tree { prefix: "images", dir };
+        let options = Options {
+            level,
+            sync,
+            ..Options::default()
+        };
+        let tree = Tree {
+            prefix: "images",
+            dir,
+        };
         let mut bytes = (0, 0);
         timed(if sync { "pack, sync" } else { "pack" }, || {
             let packed = pack(&[tree], head.clone(), &out, &options, &Silent)?;
@@ -40,8 +52,12 @@ fn main() -> anyhow::Result<()> {
         println!("{:>12} -> {} bytes", bytes.0, bytes.1);
     }
     let archive = Archive::open(&out, &Limits::default())?;
-    timed("verify", || Ok(archive.verify(&Silent).map(|()| archive.bytes())?))?;
-    timed("unpack", || Ok(archive.unpack(&[("images", &back)], &Silent)?.bytes))?;
+    timed("verify", || {
+        Ok(archive.verify(&Silent).map(|()| archive.bytes())?)
+    })?;
+    timed("unpack", || {
+        Ok(archive.unpack(&[("images", &back)], &Silent)?.bytes)
+    })?;
     std::fs::remove_dir_all(back)?;
     Ok(std::fs::remove_file(out)?)
 }
@@ -51,7 +67,10 @@ fn timed(what: &str, work: impl FnOnce() -> anyhow::Result<u64>) -> anyhow::Resu
     let bytes = work()?;
     let (seconds, cpu) = (start.elapsed().as_secs_f64(), self::cpu()? - cpu);
     let rate = bytes as f64 / 1e9 / seconds;
-    println!("{what:>12}: {seconds:6.2} s, {rate:5.2} GB/s, CPU {cpu:5.2} s, peak {} MB", peak()?);
+    println!(
+        "{what:>12}: {seconds:6.2} s, {rate:5.2} GB/s, CPU {cpu:5.2} s, peak {} MB",
+        peak()?
+    );
     Ok(())
 }
 
@@ -59,13 +78,26 @@ fn timed(what: &str, work: impl FnOnce() -> anyhow::Result<u64>) -> anyhow::Resu
 fn cpu() -> anyhow::Result<f64> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;
     let after = stat.rsplit(')').next().context("no stat")?;
-    let ticks: u64 = after.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+    let ticks: u64 = after
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .filter_map(|ticks| ticks.parse::<u64>().ok())
+        .sum();
     Ok(ticks as f64 / 100.0)
 }
 
 /// The largest memory of this process, in MB.
 fn peak() -> anyhow::Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM")).context("no VmHWM")?;
-    Ok(line.split_whitespace().nth(1).context("no number")?.parse::<u64>()? / 1024)
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmHWM"))
+        .context("no VmHWM")?;
+    Ok(line
+        .split_whitespace()
+        .nth(1)
+        .context("no number")?
+        .parse::<u64>()?
+        / 1024)
 }

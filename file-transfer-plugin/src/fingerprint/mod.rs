@@ -10,7 +10,7 @@
 mod ads;
 mod version;
 
-pub use ads::requirements;
+pub use ads::{AdError, requirements};
 pub use version::{BadVersion, Kernel, Version};
 
 use std::collections::BTreeSet;
