@@ -69,6 +69,18 @@ impl Packer {
     }
 }
 
+/// Makes `out` the frame of a manifest: small, so at a better level, and with a checksum, as nothing else tells whether it is
+/// damaged where the caller knows no digest.
+pub(crate) fn pack_manifest(raw: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+    let mut zstd = zstd::bulk::Compressor::new(3)?;
+    zstd.include_checksum(true)?;
+    out.clear();
+    // The checksum's four bytes come on top of the bound.
+    out.reserve(bound(raw.len()) + 4);
+    zstd.compress_to_buffer(raw, out)?;
+    Ok(())
+}
+
 /// A frame of blocks that are the bytes themselves.
 fn store(raw: &[u8], out: &mut Vec<u8>) {
     out.extend(MAGIC.to_le_bytes());

@@ -13,7 +13,7 @@
 use crate::manifest::{Entry, Kind, MANIFEST};
 
 /// Tar's unit.
-const BLOCK: u64 = 512;
+pub(crate) const BLOCK: u64 = 512;
 /// The end of a tar: two blocks of zeros.
 const END: u64 = 2 * BLOCK;
 /// Files of this size and more get frames of their own, cut at multiples of the chunk size from their beginning, so that an

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`attributes`] | the names of our ad attributes |
 //! | [`fingerprint`] | what a slot offers, what an image needs, and whether one admits the other |
+//! | [`host`] (feature `host`) | what this machine is made of |
 //! | [`monitor`] | progress of long work |
 //! | [`manifest`] (feature `archive`) | the first file in `checkpoint.criu`: all of the others, and how the job goes on |
 //! | [`pack`] | trees -> chunks -> `checkpoint.criu` |
@@ -20,6 +21,9 @@
 pub mod attributes;
 
 pub mod fingerprint;
+
+#[cfg(feature = "host")]
+pub mod host;
 
 pub mod monitor;
 

@@ -37,6 +37,11 @@ pub struct Progress {
 pub trait Monitor: Sync {
     /// A stage got this far; the last report of a stage has `done == total`.
     fn progress(&self, progress: Progress);
+
+    /// Whether the work should end now, undone: the time is up. Asked before each chunk.
+    fn cancelled(&self) -> bool {
+        false
+    }
 }
 
 /// Tells nobody.
@@ -69,6 +74,11 @@ impl<'a> Paced<'a> {
             total,
             state: Mutex::new((0, Instant::now())),
         }
+    }
+
+    /// Whether the work should end now.
+    pub fn cancelled(&self) -> bool {
+        self.monitor.cancelled()
     }
 
     /// `bytes` more are done.

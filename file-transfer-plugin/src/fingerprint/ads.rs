@@ -155,21 +155,6 @@ impl Fingerprint {
 /// `stringListSubsetMatch(undefined, "a")` and `undefined =?= undefined` are true: what a slot does not tell is no match, and
 /// an image that is only half described matches nowhere.
 pub fn requirements() -> String {
-    let job_strings = [
-        name::JOB_CPU_FEATURES,
-        name::JOB_CPU_VENDOR,
-        name::JOB_VERSION,
-        name::JOB_ABILITIES,
-    ];
-    let job_numbers = [name::JOB_XCR0, name::JOB_XSAVE_SIZE, name::JOB_KERNEL];
-    let slot_strings = [
-        name::CPU_FEATURES,
-        name::CPU_VENDOR,
-        name::VERSION,
-        name::ABILITIES,
-    ];
-    let slot_numbers = [name::XCR0, name::XSAVE_SIZE, name::KERNEL];
-
     let all = |function: &str, scope: &str, names: &[&str]| {
         names
             .iter()
@@ -180,7 +165,7 @@ pub fn requirements() -> String {
     let first = all(
         "isUndefined",
         "MY",
-        &[job_strings.as_slice(), job_numbers.as_slice()].concat(),
+        &[JOB.strings().as_slice(), &JOB.numbers()].concat(),
     );
     let known = [
         all("isString", "MY", &JOB.strings()),

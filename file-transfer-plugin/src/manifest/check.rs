@@ -41,11 +41,11 @@ const DEPTH_MAX: usize = 128;
 const XATTRS_MAX: usize = 64 << 10;
 
 impl Contents {
-    /// Checks all that can be checked without the other bytes; `body` is how many bytes there are of them.
-    pub(crate) fn check(&self, limits: &Limits, body: u64) -> Result<(), ManifestError> {
+    /// Checks all that can be checked without the other bytes.
+    pub(crate) fn check(&self, limits: &Limits) -> Result<(), ManifestError> {
         within("entries", self.entries.len() as u64, limits.entries)?;
         self.check_entries(limits)?;
-        self.check_frames(limits, body)
+        self.check_frames(limits)
     }
 
     fn check_entries(&self, limits: &Limits) -> Result<(), ManifestError> {
@@ -97,8 +97,8 @@ impl Contents {
         Ok(())
     }
 
-    fn check_frames(&self, limits: &Limits, body: u64) -> Result<(), ManifestError> {
-        let (mut raw, mut packed) = (0u64, 0u64);
+    fn check_frames(&self, limits: &Limits) -> Result<(), ManifestError> {
+        let mut raw = 0u64;
         for frame in &self.frames {
             within("bytes in one frame", frame.raw.into(), limits.frame.into())?;
             if frame.raw == 0
@@ -110,16 +110,10 @@ impl Contents {
                 ));
             }
             raw += u64::from(frame.raw);
-            packed += u64::from(frame.packed);
         }
         if raw != layout::length(&self.entries) {
             return Err(ManifestError::Contradiction(
                 "the frames do not make up the files",
-            ));
-        }
-        if packed != body {
-            return Err(ManifestError::Contradiction(
-                "the frames do not make up the archive",
             ));
         }
         Ok(())

@@ -105,6 +105,9 @@ pub enum PackError {
     /// No reader would take the archive.
     #[error("cannot describe the archive")]
     Manifest(#[from] ManifestError),
+    /// The monitor said so.
+    #[error("packing was cancelled")]
+    Cancelled,
     /// Compression failed.
     #[error("cannot compress")]
     Compress(#[source] io::Error),
@@ -146,15 +149,7 @@ pub fn pack(
     };
     manifest.contents.frames = frames.iter().map(|raw| foreseen(*raw)).collect();
     let room = room(&manifest)?;
-    manifest.contents.check(
-        &limits(),
-        manifest
-            .contents
-            .frames
-            .iter()
-            .map(|frame| u64::from(frame.packed))
-            .sum(),
-    )?;
+    manifest.contents.check(&limits())?;
 
     let temp = Temp::create(out)?;
     let write = |source| PackError::Write {
@@ -238,17 +233,15 @@ fn room(foreseen: &Manifest) -> Result<usize, PackError> {
         }
         .into());
     }
-    Ok(frame::bound(layout::manifest(&json, 0).len()) + frame::SKIPPABLE_HEAD)
+    // Four bytes for the checksum.
+    Ok(frame::bound(layout::manifest(&json, 0).len()) + 4 + frame::SKIPPABLE_HEAD)
 }
 
 /// The manifest's frame and the skippable one that fills the room.
 fn front(json: &[u8], created: i64, room: usize) -> Result<Vec<u8>, PackError> {
     let tar = layout::manifest(json, created);
     let mut front = Vec::with_capacity(frame::bound(tar.len()));
-    // A level of its own: it is small, and its text shrinks well.
-    frame::Packer::new(3)
-        .and_then(|mut packer| packer.pack(&tar, &mut front))
-        .map_err(PackError::Compress)?;
+    frame::pack_manifest(&tar, &mut front).map_err(PackError::Compress)?;
     let needed = front.len() + frame::SKIPPABLE_HEAD;
     if needed > room {
         return Err(PackError::Hole {

@@ -81,10 +81,13 @@ impl Job<'_> {
         thread::scope(|scope| {
             for _ in 0..threads(self.options.threads).min(self.frames.len()) {
                 scope.spawn(|| {
-                    if let Err(error) = self.work(&body, &turn, &zeros) {
-                        lock(&body).error.get_or_insert(error);
-                        turn.notify_all();
-                    }
+                    let panic = PackError::Compress(io::Error::other("a thread of it panicked"));
+                    let mut alarm = Alarm {
+                        body: &body,
+                        turn: &turn,
+                        error: Some(panic),
+                    };
+                    alarm.error = self.work(&body, &turn, &zeros).err();
                 });
             }
         });
@@ -108,6 +111,9 @@ impl Job<'_> {
         };
         let (mut raw, mut packed, mut packed_zeros) = (Vec::new(), Vec::new(), Vec::new());
         loop {
+            if self.paced.cancelled() {
+                return Err(PackError::Cancelled);
+            }
             let (index, pieces) = {
                 let mut body = lock(body);
                 let next = if body.error.is_none() {
@@ -165,6 +171,22 @@ impl Job<'_> {
             };
             self.file.write_all_at(bytes, at).map_err(write)?;
             self.paced.add(raw.len() as u64);
+        }
+    }
+}
+
+/// Tells the other threads when one ends with an error, or in a panic: they wait for its frame.
+struct Alarm<'a, I> {
+    body: &'a Mutex<Body<I>>,
+    turn: &'a Condvar,
+    error: Option<PackError>,
+}
+
+impl<I> Drop for Alarm<'_, I> {
+    fn drop(&mut self) {
+        if let Some(error) = self.error.take() {
+            lock(self.body).error.get_or_insert(error);
+            self.turn.notify_all();
         }
     }
 }

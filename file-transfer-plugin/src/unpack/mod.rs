@@ -4,6 +4,7 @@
 //! bytes have the hash that the manifest names, and only then does any of them reach a file. The order does not matter, so
 //! all cores work at once, each with the two buffers of its frame.
 
+mod front;
 mod tree;
 
 use std::fs::File;
@@ -15,13 +16,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use crate::frame::{self, First};
+use crate::frame;
 use crate::layout::{self, Piece, What};
 use crate::manifest::{Digest, Frame, Limits, Manifest, ManifestError, Name};
 use crate::monitor::{Monitor, Paced, Stage};
 use crate::pack::threads;
 
-/// What could not be done. An archive that gives one of the first six is damaged or hostile: another copy may be good.
+/// What could not be done. An archive that gives one of the first eight is damaged or hostile: another copy may be good.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
     /// It does not begin as an archive does.
@@ -37,6 +38,14 @@ pub enum ArchiveError {
     CutOff {
         /// The archive.
         path: PathBuf,
+    },
+    /// It is longer than its beginning says.
+    #[error("{path} has {bytes} bytes after its end")]
+    TrailingData {
+        /// The archive.
+        path: PathBuf,
+        /// How many.
+        bytes: u64,
     },
     /// Its manifest cannot be believed.
     #[error("cannot believe the manifest of {path}")]
@@ -91,6 +100,9 @@ pub enum ArchiveError {
         #[source]
         source: io::Error,
     },
+    /// The monitor said so.
+    #[error("reading the archive was cancelled")]
+    Cancelled,
     /// There is no such tree in it.
     #[error("{path} has no tree {prefix}")]
     NoTree {
@@ -122,9 +134,6 @@ pub struct Archive {
     bytes: u64,
 }
 
-/// How much of an archive is read at first, in the hope that the manifest is in it.
-const FRONT: u64 = 256 << 10;
-
 impl Archive {
     /// Reads the manifest and checks what it says. Cheap: the rest of the file is only looked at by its length.
     pub fn open(path: &Path, limits: &Limits) -> Result<Self, ArchiveError> {
@@ -132,88 +141,44 @@ impl Archive {
             path: path.to_owned(),
             source,
         };
-        let bad = |why| ArchiveError::NotAnArchive {
-            path: path.to_owned(),
-            why,
-        };
+        let file = File::open(path).map_err(read)?;
+        let meta = file.metadata().map_err(read)?;
+        if !meta.is_file() {
+            return Err(ArchiveError::NotAnArchive {
+                path: path.to_owned(),
+                why: "it is no regular file",
+            });
+        }
+        let front = front::read(&file, path, meta.len(), limits)?;
         let believe = |source| ArchiveError::Manifest {
             path: path.to_owned(),
             source,
         };
-        let too_long = |found| {
-            believe(ManifestError::TooMuch {
-                what: "bytes of manifest",
-                found,
-                allowed: limits.manifest,
-            })
-        };
-
-        let file = File::open(path).map_err(read)?;
-        let meta = file.metadata().map_err(read)?;
-        if !meta.is_file() {
-            return Err(bad("it is no regular file"));
+        let manifest = Manifest::from_json(front.json()).map_err(believe)?;
+        manifest.contents.check(limits).map_err(believe)?;
+        let frames = manifest.contents.frames.iter();
+        let end = frames.fold(front.end, |sum, frame| {
+            sum.saturating_add(frame.packed.into())
+        });
+        if end > meta.len() {
+            return Err(ArchiveError::CutOff {
+                path: path.to_owned(),
+            });
         }
-        let bytes = meta.len();
-        // A manifest of the allowed size needs no more room than this, header and hole included.
-        let most = frame::bound(limits.manifest as usize) as u64 + 4096;
-        let mut front = Vec::new();
-        let (len, raw) = loop {
-            let want = (front.len() as u64 * 4).clamp(FRONT, most).min(bytes);
-            let have = front.len();
-            if want == have as u64 {
-                return Err(if want == bytes {
-                    self::cut(path)
-                } else {
-                    too_long(want)
-                });
-            }
-            front.resize(want as usize, 0);
-            file.read_exact_at(&mut front[have..], have as u64)
-                .map_err(read)?;
-            match frame::first(&front) {
-                First::Whole(len, raw) => break (len, raw),
-                First::Bad => return Err(bad("it does not begin with a zstd frame")),
-                First::Cut => {}
-            }
-        };
-        if raw > limits.manifest {
-            return Err(too_long(raw));
+        if end < meta.len() {
+            return Err(ArchiveError::TrailingData {
+                path: path.to_owned(),
+                bytes: meta.len() - end,
+            });
         }
-        let tar = zstd::bulk::decompress(&front[..len], raw as usize)
-            .map_err(|_| bad("its first frame is damaged"))?;
-        let json =
-            layout::manifest_of(&tar).ok_or_else(|| bad("it does not begin with manifest.json"))?;
-        let manifest = Manifest::from_json(json).map_err(believe)?;
-
-        let mut hole = [0; frame::SKIPPABLE_HEAD];
-        let body = len as u64;
-        if body + hole.len() as u64 > bytes {
-            return Err(cut(path));
-        }
-        file.read_exact_at(&mut hole, body).map_err(read)?;
-        let hole = frame::skippable_len(&hole)
-            .ok_or_else(|| bad("its manifest is not followed by a skippable frame"))?;
-        let body = body + hole;
-        let claimed = manifest
-            .contents
-            .frames
-            .iter()
-            .fold(body, |sum, frame| sum.saturating_add(frame.packed.into()));
-        if claimed > bytes {
-            return Err(cut(path));
-        }
-        manifest
-            .contents
-            .check(limits, bytes - body)
-            .map_err(believe)?;
-        let digest = Digest::of(json);
+        let digest = Digest::of(front.json());
         Ok(Self {
             file,
             path: path.to_owned(),
             manifest,
             digest,
-            body,
-            bytes,
+            body: front.end,
+            bytes: end,
         })
     }
 
@@ -322,6 +287,9 @@ impl Archive {
                     let mut work = || -> Result<(), ArchiveError> {
                         let mut opener = Opener::new(self)?;
                         while !failed.load(Ordering::Relaxed) {
+                            if paced.cancelled() {
+                                return Err(ArchiveError::Cancelled);
+                            }
                             let next = jobs
                                 .lock()
                                 .unwrap_or_else(|poisoned| poisoned.into_inner())
@@ -349,12 +317,6 @@ impl Archive {
             .into_inner()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
             .map_or(Ok(()), Err)
-    }
-}
-
-fn cut(path: &Path) -> ArchiveError {
-    ArchiveError::CutOff {
-        path: path.to_owned(),
     }
 }
 
@@ -394,7 +356,9 @@ impl<'a> Opener<'a> {
             .file
             .read_exact_at(&mut self.packed, at)
             .map_err(|source| match source.kind() {
-                io::ErrorKind::UnexpectedEof => cut(&archive.path),
+                io::ErrorKind::UnexpectedEof => ArchiveError::CutOff {
+                    path: archive.path.clone(),
+                },
                 _ => ArchiveError::Read {
                     path: archive.path.clone(),
                     source,
