@@ -55,3 +55,9 @@ pub const JOB_BYTES: &str = "ChirpCRIUBytes";
 pub const JOB_TIME: &str = "ChirpCRIUTime";
 /// The digest of its manifest, which commits to all of it.
 pub const JOB_DIGEST: &str = "ChirpCRIUDigest";
+/// How long the newest took to dump, in seconds.
+pub const JOB_DUMP_SECONDS: &str = "ChirpCRIUDumpSeconds";
+/// How long it took to pack.
+pub const JOB_PACK_SECONDS: &str = "ChirpCRIUPackSeconds";
+/// Why the last attempt to freeze or to thaw failed; undefined after one that worked.
+pub const JOB_REASON: &str = "ChirpCRIUReason";

@@ -13,10 +13,6 @@
 //!
 //! Without default features there is only the pure part: serde and classad, nothing that touches a file.
 #![forbid(unsafe_code)]
-#![cfg_attr(
-    test,
-    expect(clippy::unwrap_used, reason = "a test fails by panicking")
-)]
 
 pub mod attributes;
 
