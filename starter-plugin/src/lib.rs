@@ -1,2 +1,48 @@
 //! One job on one slot: started, frozen and thawed with nothing but its own user.
+//!
+//! The modules in the order in which a job passes through them:
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`cli`](main) | the command line |
+//! | `job` | ads, environment and signal, as the starter hands them over |
+//! | `sandbox` | the scratch directory, so arranged that one file leaves it |
+//! | `restore` | which image to go on from |
+//! | `launch`, `namespaces` | the job's own little machine |
+//! | `init` | pid 1 in it: starts, restores, dumps, reaps |
+//! | `supervise` | the outer process: signals, output, stages |
+//! | `relay` | the job's output, once each and in order |
+//! | `vacate` | from a dumped tree to an announced archive |
+//! | `criu` | CRIU's command line, images and errors |
+//!
+//! Two processes of ours live beside a job: the outer supervisor, which is the
+//! starter's child and in no namespace of the job's, and pid 1 inside. Both have
+//! one thread until the job is gone.
+
 #![deny(unsafe_code)]
+
+mod cli;
+mod exit_code;
+
+mod job;
+mod sandbox;
+
+mod restore;
+
+mod launch;
+mod namespaces;
+
+mod init;
+mod supervise;
+
+mod relay;
+mod vacate;
+
+mod chirp;
+mod criu;
+
+mod channel;
+mod log;
+mod sys;
+
+pub use cli::main;

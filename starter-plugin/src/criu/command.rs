@@ -1,0 +1,296 @@
+//! CRIU's command line.
+//!
+//! CRIU runs inside every namespace of the job, so that it dumps none of them,
+//! as a child of the job's pid 1 and with that user namespace's capabilities,
+//! which the job itself never gets. The command line and not the RPC: `-S`,
+//! streaming and action scripts exist only there.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use caps::{CapSet, Capability, CapsHashSet};
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open};
+use nix::sys::stat::Mode;
+use thiserror::Error;
+
+use super::errors;
+use crate::namespaces::SANDBOX;
+use crate::sys;
+
+/// A deleted file that the job still has open travels inside the image up to
+/// this size; CRIU's own limit is 1 MiB, which refuses ordinary scratch files.
+const GHOST_LIMIT: &str = "512M";
+
+/// The first that restores without privileges where kernels are recent.
+const OLDEST: (u32, u32, u32) = (4, 1, 0);
+
+/// A log is read back from its end; its errors are its last lines.
+const LOG_TAIL: u64 = 64 << 10;
+
+/// Why there is no usable CRIU, or what it could not do.
+#[derive(Debug, Error)]
+pub(crate) enum CriuError {
+    /// No candidate ran.
+    #[error(
+        "no usable CRIU: looked into {looked}; install CRIU 4.1 or newer, or put one beside criu-starter"
+    )]
+    Missing {
+        /// The places, comma separated.
+        looked: String,
+    },
+    /// Older than what works without privileges.
+    #[error("CRIU {version} cannot work without privileges; 4.1 is the oldest that can")]
+    TooOld {
+        /// The newest one's version.
+        version: String,
+    },
+    /// A directory for images could not be opened.
+    #[error("cannot open {path} for CRIU's images")]
+    ImageDir {
+        /// The directory.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A CRIU that ran and said its version.
+///
+/// Its directory is held open: the job's namespaces have another /tmp and
+/// another /srv, and either may be where this CRIU lies.
+#[derive(Debug)]
+pub(crate) struct Criu {
+    dir: OwnedFd,
+    layout: Layout,
+    version: String,
+}
+
+/// How a CRIU lies in its directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Layout {
+    /// `lib/` with its loader and libraries, `bin/criu`.
+    Bundle,
+    /// `criu`, and whatever it needs is the node's.
+    Program,
+}
+
+/// A directory of image files, held open: its path may not exist where CRIU
+/// runs, because the job has its own /tmp there.
+#[derive(Debug)]
+pub(crate) struct ImageDir(OwnedFd);
+
+impl ImageDir {
+    /// Opens an existing directory.
+    pub(crate) fn open(path: &Path) -> Result<ImageDir, CriuError> {
+        let fd = open_dir(path).map_err(|errno| CriuError::ImageDir {
+            path: path.to_owned(),
+            source: errno.into(),
+        })?;
+        Ok(ImageDir(fd))
+    }
+
+    /// A file of it by name, seen from wherever this process is.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}/{name}", self.0.as_raw_fd()))
+    }
+
+    /// One sentence for why the call that wrote `log` failed.
+    pub(crate) fn why(&self, log: &str) -> String {
+        errors::explain(&tail(&self.file(log)).unwrap_or_default())
+    }
+}
+
+impl Criu {
+    /// The newest CRIU of those beside this program and on the node.
+    pub(crate) fn find(beside: &Path) -> Result<Criu, CriuError> {
+        let places = places(beside);
+        let newest = places
+            .iter()
+            .filter_map(|(dir, layout)| Criu::open(dir, *layout))
+            .max_by_key(|criu| number(&criu.version));
+        match newest {
+            None => {
+                let looked: Vec<_> = places
+                    .iter()
+                    .map(|(dir, _)| dir.display().to_string())
+                    .collect();
+                let looked = looked.join(", ");
+                Err(CriuError::Missing { looked })
+            }
+            Some(criu) if number(&criu.version) < OLDEST => Err(CriuError::TooOld {
+                version: criu.version,
+            }),
+            Some(criu) => Ok(criu),
+        }
+    }
+
+    fn open(dir: &Path, layout: Layout) -> Option<Criu> {
+        let mut criu = Criu {
+            dir: open_dir(dir).ok()?,
+            layout,
+            version: String::new(),
+        };
+        let output = criu
+            .command()
+            .ok()?
+            .arg("--version")
+            .stdout(Stdio::piped())
+            .output()
+            .ok()?;
+        let text = String::from_utf8(output.stdout).ok()?;
+        let version = text
+            .lines()
+            .find_map(|line| line.strip_prefix("Version: "))?;
+        criu.version = version.trim().to_owned();
+        Some(criu)
+    }
+
+    /// The program, its directory open in the child, and with no words yet.
+    fn command(&self) -> io::Result<Command> {
+        // A copy that survives exec, in the child alone.
+        let dir = self.dir.try_clone()?;
+        let number = dir.as_raw_fd();
+        let at = |path: &str| format!("/proc/self/fd/{number}/{path}");
+        let mut command = match self.layout {
+            Layout::Program => Command::new(at("criu")),
+            Layout::Bundle => {
+                let mut command = Command::new(at("lib/ld-linux-x86-64.so.2"));
+                command.args(["--library-path", &at("lib"), &at("bin/criu")]);
+                command
+            }
+        };
+        command
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        sys::before_exec(&mut command, move || {
+            fcntl(&dir, FcntlArg::F_SETFD(FdFlag::empty()))?;
+            Ok(())
+        });
+        Ok(command)
+    }
+
+    /// "4.1.1"
+    pub(crate) fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// Starts a dump of the tree under `pid`; the tree is killed when it succeeds.
+    pub(crate) fn dump(&self, pid: i32, images: &ImageDir) -> io::Result<Child> {
+        let pid = pid.to_string();
+        self.start(
+            "dump",
+            images,
+            &[
+                ["-t", &pid],
+                ["-o", DUMP_LOG],
+                ["--ghost-limit", GHOST_LIMIT],
+                ["--irmap-scan-path", SANDBOX],
+            ]
+            .concat(),
+        )
+    }
+
+    /// Starts a restore, whose root process becomes a child of this process.
+    pub(crate) fn restore(&self, images: &ImageDir) -> io::Result<Child> {
+        self.start(
+            "restore",
+            images,
+            &[["-o", RESTORE_LOG], ["--pidfile", PID_FILE], ["-d", "-S"]].concat(),
+        )
+    }
+
+    fn start(&self, action: &str, images: &ImageDir, options: &[&str]) -> io::Result<Child> {
+        // A copy that survives exec, in the child alone.
+        let dir = images.0.try_clone()?;
+        let mut command = self.command()?;
+        command
+            .arg(action)
+            .args(["--unprivileged", "-v4", "--file-locks", "--link-remap"])
+            .args(["--tcp-close", "--manage-cgroups=ignore", "--force-irmap"])
+            // `/` is 0755 on one distribution and 0555 on another.
+            .arg("--skip-file-rwx-check")
+            .args(["-D", &format!("/proc/self/fd/{}", dir.as_raw_fd())])
+            .args(options);
+        sys::before_exec(&mut command, move || {
+            fcntl(&dir, FcntlArg::F_SETFD(FdFlag::empty()))?;
+            keep_capabilities().map_err(io::Error::other)
+        });
+        command.spawn()
+    }
+}
+
+pub(crate) const DUMP_LOG: &str = "dump.log";
+pub(crate) const RESTORE_LOG: &str = "restore.log";
+/// Absolute inside the job's namespaces; CRIU resolves relative ones in -D.
+pub(crate) const PID_FILE: &str = "root.pid";
+
+/// Hands this process's capabilities over the next exec, less CAP_SETUID:
+/// with it CRIU calls `setuid(0)`, and 0 is mapped in no namespace of ours.
+fn keep_capabilities() -> Result<(), caps::errors::CapsError> {
+    let mut kept: CapsHashSet = caps::read(None, CapSet::Permitted)?;
+    kept.remove(&Capability::CAP_SETUID);
+    caps::set(None, CapSet::Inheritable, &kept)?;
+    for capability in kept {
+        caps::raise(None, CapSet::Ambient, capability)?;
+    }
+    Ok(())
+}
+
+/// A relocatable bundle beside us, a program beside us, then the node's own.
+fn places(beside: &Path) -> Vec<(PathBuf, Layout)> {
+    let mut places = vec![
+        (beside.join("criu-bundle"), Layout::Bundle),
+        (beside.to_owned(), Layout::Program),
+    ];
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // A job's PATH often lacks the directories of administration.
+    for dir in std::env::split_paths(&path)
+        .chain(["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from))
+    {
+        let place = (dir, Layout::Program);
+        if place.0.is_absolute() && !places.contains(&place) {
+            places.push(place);
+        }
+    }
+    places
+}
+
+fn open_dir(path: &Path) -> nix::Result<OwnedFd> {
+    let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    open(path, flags, Mode::empty())
+}
+
+fn number(version: &str) -> (u32, u32, u32) {
+    let mut parts = version
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|part| part.parse().unwrap_or(0));
+    let mut next = || parts.next().unwrap_or(0);
+    (next(), next(), next())
+}
+
+fn tail(path: &Path) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(LOG_TAIL)))?;
+    let mut bytes = Vec::new();
+    file.take(LOG_TAIL).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_by_number() {
+        assert!(number("4.10") > number("4.2.1"));
+        assert!(number("4.1.1") > number("4.1"));
+        assert!(number("3.17.1") < OLDEST);
+    }
+}

@@ -1,0 +1,214 @@
+//! The one edit that a rootless image needs: supplementary groups out.
+//!
+//! A user namespace with a single mapped id may never call `setgroups`, and the
+//! next host's account has other groups, so CRIU's restorer would die of
+//! `Can't setgroups`. With an empty list it does not call it. Everything else in
+//! the image must stay byte for byte, fields of newer CRIUs included, so this
+//! walks the wire format instead of decoding messages it does not know whole.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+/// Common magic of CRIU's image files, then the magic of `core-*.img`.
+const COMMON_MAGIC: u32 = 0x5456_4319;
+const CORE_MAGIC: u32 = 0x5505_3847;
+
+/// core_entry.thread_core, thread_core_entry.creds, creds_entry.groups.
+const GROUPS: [u64; 3] = [5, 10, 14];
+
+/// A core image holds registers and credentials: a few kilobytes.
+const CORE_LIMIT: u64 = 16 << 20;
+
+/// What could not be edited in an image.
+#[derive(Debug, Error)]
+pub(crate) enum ImageError {
+    /// The directory or one file of it.
+    #[error("cannot edit the image {path}")]
+    File {
+        /// What was read or written.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// Not what CRIU writes.
+    #[error("{path} is not a core image that this version understands: {what}")]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong in it.
+        what: &'static str,
+    },
+}
+
+/// Takes the supplementary groups out of every core image in `dir`.
+pub(crate) fn drop_groups(dir: &Path) -> Result<(), ImageError> {
+    let file = |path: &Path| {
+        let path = path.to_owned();
+        move |source| ImageError::File { path, source }
+    };
+    for entry in fs::read_dir(dir).map_err(file(dir))? {
+        let path = entry.map_err(file(dir))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if !name.starts_with("core-") || !name.ends_with(".img") {
+            continue;
+        }
+        if fs::metadata(&path).map_err(file(&path))?.len() > CORE_LIMIT {
+            return Err(ImageError::Format {
+                what: "too large",
+                path,
+            });
+        }
+        let before = fs::read(&path).map_err(file(&path))?;
+        let after = match core_without_groups(&before) {
+            Ok(after) => after,
+            Err(what) => return Err(ImageError::Format { path, what }),
+        };
+        if after != before {
+            fs::write(&path, after).map_err(file(&path))?;
+        }
+    }
+    Ok(())
+}
+
+fn core_without_groups(image: &[u8]) -> Result<Vec<u8>, &'static str> {
+    let word = |at: usize| {
+        let bytes = image.get(at..at + 4).ok_or("cut short")?;
+        Ok(u32::from_le_bytes(bytes.try_into().expect("four bytes")))
+    };
+    if word(0)? != COMMON_MAGIC || word(4)? != CORE_MAGIC {
+        return Err("wrong magic");
+    }
+    let length = word(8)? as usize;
+    let end = 12usize.checked_add(length).ok_or("wrong length")?;
+    let message = image.get(12..end).ok_or("cut short")?;
+    let edited = without_field(message, &GROUPS)?;
+    let mut out = image[..8].to_vec();
+    let length = u32::try_from(edited.len()).map_err(|_| "too large")?;
+    out.extend_from_slice(&length.to_le_bytes());
+    out.extend_from_slice(&edited);
+    out.extend_from_slice(&image[end..]);
+    Ok(out)
+}
+
+/// `message` without the field at the end of `path`, a list of field numbers.
+fn without_field(message: &[u8], path: &[u64]) -> Result<Vec<u8>, &'static str> {
+    let (&wanted, deeper) = path.split_first().expect("a path has at least one field");
+    let mut out = Vec::with_capacity(message.len());
+    let mut rest = message;
+    while !rest.is_empty() {
+        let (key, after_key) = varint(rest)?;
+        let (body, after) = match key & 7 {
+            0 => {
+                let (_, after) = varint(after_key)?;
+                (&after_key[..0], after)
+            }
+            1 => (&after_key[..0], after_key.get(8..).ok_or("cut in a field")?),
+            2 => {
+                let (length, body) = varint(after_key)?;
+                let length = usize::try_from(length).map_err(|_| "wrong length")?;
+                if length > body.len() {
+                    return Err("cut in a field");
+                }
+                body.split_at(length)
+            }
+            5 => (&after_key[..0], after_key.get(4..).ok_or("cut in a field")?),
+            _ => return Err("unknown wire type"),
+        };
+        if key >> 3 != wanted {
+            out.extend_from_slice(&rest[..rest.len() - after.len()]);
+        } else if !deeper.is_empty() {
+            if key & 7 != 2 {
+                return Err("a message is expected");
+            }
+            let body = without_field(body, deeper)?;
+            push_varint(&mut out, key);
+            push_varint(&mut out, body.len() as u64);
+            out.extend_from_slice(&body);
+        }
+        rest = after;
+    }
+    Ok(out)
+}
+
+fn varint(bytes: &[u8]) -> Result<(u64, &[u8]), &'static str> {
+    let mut value = 0u64;
+    for (index, &byte) in bytes.iter().enumerate().take(10) {
+        value |= u64::from(byte & 0x7f) << (7 * index);
+        if byte < 0x80 {
+            return Ok((value, &bytes[index + 1..]));
+        }
+    }
+    Err("cut in a number")
+}
+
+fn push_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn field(number: u64, body: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        push_varint(&mut out, number << 3 | 2);
+        push_varint(&mut out, body.len() as u64);
+        out.extend_from_slice(body);
+        out
+    }
+
+    fn number(number: u64, value: u64) -> Vec<u8> {
+        let mut out = Vec::new();
+        push_varint(&mut out, number << 3);
+        push_varint(&mut out, value);
+        out
+    }
+
+    fn core(groups: &[u64]) -> Vec<u8> {
+        let mut creds = number(1, 1000);
+        for &group in groups {
+            creds.extend(number(14, group));
+        }
+        creds.extend(number(18, 1));
+        let mut thread = number(1, 7);
+        thread.extend(field(10, &creds));
+        thread.extend(field(99, b"from a newer criu"));
+        let mut message = number(1, 1);
+        message.extend(field(3, b"task"));
+        message.extend(field(5, &thread));
+        let mut image = Vec::new();
+        image.extend_from_slice(&COMMON_MAGIC.to_le_bytes());
+        image.extend_from_slice(&CORE_MAGIC.to_le_bytes());
+        image.extend_from_slice(&(message.len() as u32).to_le_bytes());
+        image.extend_from_slice(&message);
+        image
+    }
+
+    #[test]
+    fn groups_go_and_every_other_byte_stays() {
+        let edited = core_without_groups(&core(&[4, 2_000, 100_000])).unwrap();
+        assert_eq!(edited, core(&[]));
+    }
+
+    #[test]
+    fn an_image_without_groups_is_unchanged() {
+        let image = core(&[]);
+        assert_eq!(core_without_groups(&image).unwrap(), image);
+    }
+
+    #[test]
+    fn a_cut_image_is_refused_at_every_length() {
+        let image = core(&[4, 5]);
+        for length in 0..image.len() {
+            assert!(core_without_groups(&image[..length]).is_err(), "{length}");
+        }
+    }
+}

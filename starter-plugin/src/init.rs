@@ -1,0 +1,307 @@
+//! Pid 1 of the job's namespaces: starts or restores the job, dumps it, reaps
+//! everything, and tells the outer supervisor, whose orders it takes.
+//!
+//! ```text
+//!            order             child                 event
+//! Running ── Dump ──> Dumping ── criu 0 ──────────> Dumped   (the tree is gone)
+//!    ^                   └────── criu else ───────> DumpFailed, the job runs on
+//!    └─ Signal(n): to the job            job ends ─> Exited
+//! ```
+//!
+//! When this process ends, the kernel ends all that is left in the namespace.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::rc::Rc;
+
+use anyhow::bail;
+use caps::CapSet;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::unistd::{Pid, setsid};
+use serde::{Deserialize, Serialize};
+
+use crate::channel::Channel;
+use crate::criu::{Criu, DUMP_LOG, ImageDir, PID_FILE, RESTORE_LOG};
+use crate::job::JobCommand;
+use crate::namespaces::{Clocks, Mounts, SANDBOX, mount_all};
+use crate::sys;
+
+/// The job's files for its standard streams, inside the sandbox, so that they
+/// travel with it.
+pub(crate) const STDIO: &str = ".criu";
+
+/// What the outer supervisor asks for.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Order {
+    /// The maker is gone and you are mine: begin.
+    Begin,
+    /// Freeze, dump and end the job.
+    Dump,
+    /// Send the job a signal.
+    Signal(i32),
+}
+
+/// What pid 1 has to say.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Event {
+    /// The job runs, fresh or thawed.
+    Running,
+    /// It could not be started: a message, and the shell's code for it.
+    StartFailed { message: String, code: i32 },
+    /// The image could not be restored; nothing of it is left.
+    RestoreFailed { message: String },
+    /// The image is complete and the tree is gone.
+    Dumped { monotonic_ns: i64, boottime_ns: i64 },
+    /// The job runs on.
+    DumpFailed { message: String },
+    /// The job ended by itself.
+    Exited(Exit),
+}
+
+/// How the job ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Exit {
+    /// `exit(n)`
+    Code(i32),
+    /// Killed by signal n.
+    Signal(i32),
+}
+
+/// How the job begins on this slot.
+pub(crate) enum Begin {
+    /// From its command line.
+    Fresh(JobCommand),
+    /// From the images.
+    Thaw,
+}
+
+/// What pid 1 needs to know.
+pub(crate) struct Init {
+    pub(crate) begin: Begin,
+    pub(crate) criu: Rc<Criu>,
+    pub(crate) images: ImageDir,
+    pub(crate) mounts: Mounts,
+}
+
+/// Everything that pid 1 does; the return value is its exit code.
+pub(crate) fn run(init: Init, channel: Channel) -> i32 {
+    match serve(init, &channel) {
+        Ok(()) => 0,
+        // The outer supervisor is gone, or there is nothing left to tell it with.
+        Err(_) => 1,
+    }
+}
+
+fn serve(init: Init, channel: &Channel) -> anyhow::Result<()> {
+    let Order::Begin = channel.receive()? else {
+        bail!("the first order is to begin");
+    };
+    // From here on the outer supervisor is the parent: a job without it would
+    // be one that nobody waits for. Should it have died just now, the channel
+    // says so at the next read.
+    set_pdeathsig(Signal::SIGKILL)?;
+    let mut mask = SigSet::empty();
+    mask.add(Signal::SIGCHLD);
+    mask.thread_set_mask()?;
+    let children = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+
+    if let Err(error) = mount_all(&init.mounts) {
+        let message = error.to_string();
+        return channel.send(&match init.begin {
+            Begin::Fresh(_) => Event::StartFailed { message, code: 125 },
+            Begin::Thaw => Event::RestoreFailed { message },
+        });
+    }
+    let job = match &init.begin {
+        Begin::Fresh(command) => match start(command) {
+            Ok(job) => job,
+            Err((message, code)) => return channel.send(&Event::StartFailed { message, code }),
+        },
+        Begin::Thaw => match thaw(&init.criu, &init.images) {
+            Ok(job) => job,
+            Err(message) => return channel.send(&Event::RestoreFailed { message }),
+        },
+    };
+    channel.send(&Event::Running)?;
+    watch(&init, channel, &children, job)
+}
+
+/// The loop of a job that runs.
+fn watch(init: &Init, channel: &Channel, children: &SignalFd, job: Pid) -> anyhow::Result<()> {
+    let mut dump: Option<(Child, Clocks)> = None;
+    let mut ended: Option<Exit> = None;
+    loop {
+        let mut ready = [
+            PollFd::new(children.as_fd(), PollFlags::POLLIN),
+            PollFd::new(channel.as_fd(), PollFlags::POLLIN),
+        ];
+        match poll(&mut ready, PollTimeout::NONE) {
+            Err(Errno::EINTR) => continue,
+            other => other?,
+        };
+        let ordered = ready[1].any().unwrap_or(false);
+        while children.read_signal()?.is_some() {}
+
+        if ordered {
+            match channel.receive()? {
+                Order::Dump if dump.is_none() && ended.is_none() => {
+                    // Before the freeze: what passes from here on is lost to the
+                    // job's clock, a few milliseconds in its past, never its future.
+                    let clocks = Clocks::now();
+                    match init.criu.dump(job.as_raw(), &init.images) {
+                        Ok(child) => dump = Some((child, clocks)),
+                        Err(error) => channel.send(&Event::DumpFailed {
+                            message: format!("cannot start CRIU: {error}"),
+                        })?,
+                    }
+                }
+                Order::Dump | Order::Begin => {}
+                Order::Signal(number) => {
+                    if ended.is_none()
+                        && let Ok(signal) = Signal::try_from(number)
+                    {
+                        // It may be gone already: its exit is on its way.
+                        let _ = kill(job, signal);
+                    }
+                }
+            }
+        }
+
+        while let Some(status) = reap_next()? {
+            let pid = status.pid();
+            if pid == Some(job) {
+                ended = exit_of(status);
+            } else if let Some((child, clocks)) = &dump
+                && pid.map(Pid::as_raw) == i32::try_from(child.id()).ok()
+            {
+                let complete = matches!(status, WaitStatus::Exited(_, 0));
+                let clocks = *clocks;
+                dump = None;
+                if complete {
+                    return channel.send(&Event::Dumped {
+                        monotonic_ns: clocks.monotonic_ns,
+                        boottime_ns: clocks.boottime_ns,
+                    });
+                }
+                channel.send(&Event::DumpFailed {
+                    message: init.images.why(DUMP_LOG),
+                })?;
+            }
+        }
+        // While CRIU dumps, the job's death may be CRIU's doing: its verdict first.
+        if dump.is_none()
+            && let Some(exit) = ended
+        {
+            return channel.send(&Event::Exited(exit));
+        }
+    }
+}
+
+fn reap_next() -> nix::Result<Option<WaitStatus>> {
+    match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+        Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => Ok(None),
+        Ok(status) => Ok(Some(status)),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn exit_of(status: WaitStatus) -> Option<Exit> {
+    match status {
+        WaitStatus::Exited(_, code) => Some(Exit::Code(code)),
+        WaitStatus::Signaled(_, signal, _) => Some(Exit::Signal(signal as i32)),
+        _ => None,
+    }
+}
+
+/// The job's first start: pid 2, a session of its own, no capability.
+fn start(job: &JobCommand) -> Result<Pid, (String, i32)> {
+    let command = || -> io::Result<Child> {
+        let stdio = Path::new(SANDBOX).join(STDIO);
+        let append = |name: &str| {
+            fs::OpenOptions::new()
+                .append(true)
+                .create(true)
+                .mode(0o644)
+                .open(stdio.join(name))
+        };
+        let input = match fs::File::open(stdio.join("stdin")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => fs::File::open("/dev/null")?,
+            other => other?,
+        };
+        let mut command = Command::new(&job.program);
+        command
+            .args(&job.arguments)
+            .env_clear()
+            .envs(job.environment.iter().map(|(name, value)| (name, value)))
+            .current_dir(SANDBOX)
+            .stdin(Stdio::from(input))
+            .stdout(Stdio::from(append("stdout")?))
+            .stderr(Stdio::from(append("stderr")?));
+        sys::before_exec(&mut command, || {
+            setsid()?;
+            caps::clear(None, CapSet::Ambient)
+                .and_then(|()| caps::clear(None, CapSet::Inheritable))
+                .map_err(io::Error::other)
+        });
+        command.spawn()
+    };
+    match command() {
+        Ok(child) => Ok(pid_of(&child)),
+        Err(error) => {
+            let code = if error.kind() == io::ErrorKind::NotFound {
+                127
+            } else {
+                126
+            };
+            let program = job.program.display();
+            Err((format!("cannot start {program}: {error}"), code))
+        }
+    }
+}
+
+/// The job from its images, with the pids that it had.
+fn thaw(criu: &Criu, images: &ImageDir) -> Result<Pid, String> {
+    // CRIU and its helpers must not take a pid that the job needs.
+    let limit: i64 = fs::read_to_string("/proc/sys/kernel/pid_max")
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(32_768);
+    fs::write("/proc/sys/kernel/ns_last_pid", (limit - 2_000).to_string())
+        .map_err(|error| format!("cannot keep the job's pids free (ns_last_pid): {error}"))?;
+    let mut restore = criu
+        .restore(images)
+        .map_err(|error| format!("cannot start CRIU: {error}"))?;
+    // The job is our child too, so wait for this one alone.
+    let status = restore
+        .wait()
+        .map_err(|error| format!("lost CRIU: {error}"))?;
+    if !status.success() {
+        return Err(images.why(RESTORE_LOG));
+    }
+    let pid = fs::read_to_string(images.file(PID_FILE))
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .map(Pid::from_raw)
+        .ok_or("CRIU named no root process")?;
+    // -S made it our child, whatever it has become since.
+    match waitid(
+        Id::Pid(pid),
+        WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT,
+    ) {
+        Ok(_) => Ok(pid),
+        Err(errno) => Err(format!("the restored process {pid} is not ours: {errno}")),
+    }
+}
+
+fn pid_of(child: &Child) -> Pid {
+    Pid::from_raw(i32::try_from(child.id()).expect("the kernel's pids fit"))
+}

@@ -1,0 +1,232 @@
+//! One job as the starter hands it over: ads, environment, files, signal.
+//!
+//! Without HTCondor (by hand) the same values come from the shell.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use classad::ClassAd;
+use nix::sys::signal::Signal;
+
+use crate::namespaces::SANDBOX;
+
+/// An ad of HTCondor's is some ten kilobytes.
+const AD_LIMIT: u64 = 4 << 20;
+
+/// Where the starter says that the job's ad is.
+const JOB_AD: &str = "_CONDOR_JOB_AD";
+
+/// What the sandbox's inside runs.
+#[derive(Debug, Clone)]
+pub(crate) struct JobCommand {
+    pub(crate) program: OsString,
+    pub(crate) arguments: Vec<OsString>,
+    pub(crate) environment: Vec<(OsString, OsString)>,
+}
+
+/// The job and its slot, as far as they are known.
+#[derive(Debug)]
+pub(crate) struct Job {
+    /// The scratch directory: HTCondor's, or where we were started.
+    pub(crate) scratch: PathBuf,
+    /// The command after `--`.
+    pub(crate) command: Vec<OsString>,
+    /// HTCondor's job ad.
+    pub(crate) job_ad: Option<ClassAd>,
+    /// HTCondor's slot ad.
+    pub(crate) machine_ad: Option<ClassAd>,
+}
+
+impl Job {
+    /// Reads what the environment names.
+    pub(crate) fn from_environment(command: Vec<OsString>) -> Result<Job> {
+        let here = env::current_dir().context("cannot tell the current directory")?;
+        let scratch = env::var_os("_CONDOR_SCRATCH_DIR").map_or(here, PathBuf::from);
+        Ok(Job {
+            scratch: scratch
+                .canonicalize()
+                .with_context(|| format!("cannot use {}", scratch.display()))?,
+            command,
+            job_ad: ad_named_by(JOB_AD)?,
+            machine_ad: ad_named_by("_CONDOR_MACHINE_AD")?,
+        })
+    }
+
+    /// Whether HTCondor started us, asked before its ads are read.
+    pub(crate) fn is_under_htcondor() -> bool {
+        env::var_os(JOB_AD).is_some()
+    }
+
+    /// Whether HTCondor started us.
+    pub(crate) fn is_htcondor(&self) -> bool {
+        self.job_ad.is_some()
+    }
+
+    /// By hand, being called says it; in HTCondor the job's line does.
+    pub(crate) fn wants_criu(&self) -> bool {
+        match &self.job_ad {
+            None => true,
+            Some(ad) => ad.eval_bool("WantCRIU") == Some(true),
+        }
+    }
+
+    /// The signal by which HTCondor asks for the slot back.
+    pub(crate) fn vacate_signal(&self) -> Signal {
+        let named = |name| self.job_ad.as_ref()?.eval_str(name);
+        named("RemoveKillSig")
+            .or_else(|| named("KillSig"))
+            .and_then(|name| parse_signal(&name))
+            .unwrap_or(Signal::SIGTERM)
+    }
+
+    /// How often HTCondor has started the job, this time included.
+    pub(crate) fn starts(&self) -> u32 {
+        let count = |name| self.job_ad.as_ref()?.eval_int(name);
+        // The ad was made before the schedd counted this start.
+        let starts = count("NumJobStarts").unwrap_or(0);
+        u32::try_from(starts).unwrap_or(0)
+    }
+
+    /// The command with the environment that it finds inside.
+    pub(crate) fn inside(&self, kernel: u32) -> Result<JobCommand> {
+        let Some((program, arguments)) = self.command.split_first() else {
+            bail!("no command: criu-starter run -- ./job args");
+        };
+        let mut environment: Vec<_> = env::vars_os()
+            .map(|(name, value)| (name, self.moved(&value)))
+            .filter(|(name, _)| name != "LD_BIND_NOW")
+            .collect();
+        // A program bound lazily on this CPU and moved to one with a larger
+        // xsave area overwrites its own stack at its next first call.
+        environment.push(("LD_BIND_NOW".into(), "1".into()));
+        if kernel < KERNEL_WITH_RSEQ_CONF {
+            forbid_rseq(&mut environment);
+        }
+        Ok(JobCommand {
+            program: program.clone(),
+            arguments: arguments.to_vec(),
+            environment,
+        })
+    }
+
+    /// A path in the scratch directory is one in /srv for the job.
+    fn moved(&self, value: &OsStr) -> OsString {
+        let path = Path::new(value);
+        match path.strip_prefix(&self.scratch) {
+            Ok(rest) if rest.as_os_str().is_empty() => SANDBOX.into(),
+            Ok(rest) if !crate::sandbox::is_htcondors(first(rest)) => {
+                Path::new(SANDBOX).join(rest).into_os_string()
+            }
+            _ => value.to_owned(),
+        }
+    }
+}
+
+/// PTRACE_GET_RSEQ_CONFIGURATION came with 5.13; without it CRIU refuses a
+/// program whose glibc has registered rseq.
+const KERNEL_WITH_RSEQ_CONF: u32 = 51_300;
+
+fn forbid_rseq(environment: &mut Vec<(OsString, OsString)>) {
+    let mut tunables = OsString::from("glibc.pthread.rseq=0");
+    if let Some(index) = environment
+        .iter()
+        .position(|(name, _)| name == "GLIBC_TUNABLES")
+    {
+        let (_, others) = environment.swap_remove(index);
+        tunables.push(":");
+        tunables.push(others);
+    }
+    environment.push(("GLIBC_TUNABLES".into(), tunables));
+}
+
+fn first(path: &Path) -> &OsStr {
+    path.iter().next().unwrap_or_default()
+}
+
+/// HTCondor writes "SIGTERM", and users "TERM" or "15".
+fn parse_signal(name: &str) -> Option<Signal> {
+    let upper = name.trim().to_ascii_uppercase();
+    if let Ok(number) = upper.parse::<i32>() {
+        return Signal::try_from(number).ok();
+    }
+    let full = if upper.starts_with("SIG") {
+        upper
+    } else {
+        format!("SIG{upper}")
+    };
+    full.parse().ok()
+}
+
+fn ad_named_by(variable: &str) -> Result<Option<ClassAd>> {
+    let Some(path) = env::var_os(variable) else {
+        return Ok(None);
+    };
+    let mut text = String::new();
+    let path = Path::new(&path);
+    let what = || format!("cannot read the ad {}", path.display());
+    fs::File::open(path)
+        .with_context(what)?
+        .take(AD_LIMIT)
+        .read_to_string(&mut text)
+        .with_context(what)?;
+    let ad = ClassAd::parse_old(&text).with_context(what)?;
+    Ok(Some(ad))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(ad: &str) -> Job {
+        Job {
+            scratch: "/execute/dir_7".into(),
+            command: vec!["./job".into(), "9".into()],
+            job_ad: Some(ClassAd::parse_old(ad).unwrap()),
+            machine_ad: None,
+        }
+    }
+
+    #[test]
+    fn the_vacate_signal_is_the_one_that_the_starter_sends() {
+        assert_eq!(job("A = 1").vacate_signal(), Signal::SIGTERM);
+        assert_eq!(
+            job("KillSig = \"SIGUSR1\"").vacate_signal(),
+            Signal::SIGUSR1
+        );
+        let both = "KillSig = \"SIGUSR1\"\nRemoveKillSig = \"int\"";
+        assert_eq!(job(both).vacate_signal(), Signal::SIGINT);
+        assert_eq!(job("KillSig = \"10\"").vacate_signal(), Signal::SIGUSR1);
+    }
+
+    #[test]
+    fn only_a_job_that_says_so_is_supervised() {
+        assert!(job("WantCRIU = true").wants_criu());
+        assert!(!job("WantCRIU = false").wants_criu());
+        assert!(!job("Other = 1").wants_criu());
+    }
+
+    #[test]
+    fn paths_in_scratch_are_paths_in_the_sandbox() {
+        let job = job("A = 1");
+        let moved = |value: &str| job.moved(OsStr::new(value));
+        assert_eq!(moved("/execute/dir_7"), "/srv");
+        assert_eq!(moved("/execute/dir_7/proxy"), "/srv/proxy");
+        assert_eq!(moved("/execute/dir_7/.job.ad"), "/execute/dir_7/.job.ad");
+        assert_eq!(moved("/execute/dir_77/x"), "/execute/dir_77/x");
+    }
+
+    #[test]
+    fn an_old_kernel_gets_no_rseq_and_keeps_other_tunables() {
+        let mut environment = vec![("GLIBC_TUNABLES".into(), "glibc.malloc.perturb=1".into())];
+        forbid_rseq(&mut environment);
+        assert_eq!(environment.len(), 1);
+        assert_eq!(
+            environment[0].1,
+            "glibc.pthread.rseq=0:glibc.malloc.perturb=1"
+        );
+    }
+}

@@ -1,0 +1,127 @@
+//! From a dumped tree to a committed archive that the access point knows of.
+//!
+//! Stages are values that the next consumes: a tree that CRIU has dumped is
+//! [`Dumped`], its archive [`Packed`], and what the job ad says of it follows
+//! from that alone. Each failure leaves the older archive as it was.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use file_transfer_plugin::attributes;
+use file_transfer_plugin::fingerprint::Fingerprint;
+use file_transfer_plugin::manifest::{Head, Resume};
+use file_transfer_plugin::monitor::Silent;
+use file_transfer_plugin::pack::{self, Options, Tree};
+
+use crate::chirp::Chirp;
+use crate::criu;
+use crate::sandbox::{Sandbox, TREES};
+
+/// A tree that is gone, whole in its images.
+pub(crate) struct Dumped {
+    pub(crate) generation: u64,
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) resume: Resume,
+    /// From the order to freeze to CRIU's end.
+    pub(crate) took: Duration,
+}
+
+/// A committed archive.
+pub(crate) struct Packed {
+    generation: u64,
+    fingerprint: Fingerprint,
+    bytes: u64,
+    digest: String,
+    created: i64,
+    dump_seconds: f64,
+    pack_seconds: f64,
+}
+
+impl Dumped {
+    /// Writes the archive beside the older one and then over it.
+    pub(crate) fn pack(self, sandbox: &Sandbox) -> Result<Packed> {
+        let begun = Instant::now();
+        criu::drop_groups(&sandbox.tree("images"))?;
+        let dirs = TREES.map(|prefix| (prefix, sandbox.tree(prefix)));
+        let trees: Vec<_> = dirs
+            .iter()
+            .map(|(prefix, dir)| Tree { prefix, dir })
+            .collect();
+        let head = Head {
+            generation: self.generation,
+            created: unix_time(),
+            fingerprint: self.fingerprint.clone(),
+            resume: self.resume,
+        };
+        let created = head.created;
+        let packed = pack::pack(
+            &trees,
+            head,
+            &sandbox.archive(),
+            &Options::default(),
+            &Silent,
+        )
+        .context("the image could not be packed")?;
+        let pack_seconds = begun.elapsed().as_secs_f64();
+        tracing::info!(
+            stage = "packed",
+            bytes = packed.bytes,
+            raw_bytes = packed.raw_bytes,
+            seconds = pack_seconds
+        );
+        Ok(Packed {
+            generation: self.generation,
+            fingerprint: self.fingerprint,
+            bytes: packed.bytes,
+            digest: packed.digest.to_string(),
+            created,
+            dump_seconds: self.took.as_secs_f64(),
+            pack_seconds,
+        })
+    }
+}
+
+impl Packed {
+    /// Tells the access point what the next slot must have.
+    pub(crate) fn announce(&self, chirp: &mut Chirp) -> Result<()> {
+        for (name, value) in self.fingerprint.to_job_ad().iter() {
+            chirp.set(&name, &value.to_old())?;
+        }
+        let quoted = |text: &str| classad::Value::from(text).to_string();
+        let facts = [
+            (attributes::JOB_GENERATION, self.generation.to_string()),
+            (attributes::JOB_BYTES, self.bytes.to_string()),
+            (attributes::JOB_TIME, self.created.to_string()),
+            (attributes::JOB_DIGEST, quoted(&self.digest)),
+            (
+                attributes::JOB_DUMP_SECONDS,
+                format!("{:.3}", self.dump_seconds),
+            ),
+            (
+                attributes::JOB_PACK_SECONDS,
+                format!("{:.3}", self.pack_seconds),
+            ),
+            (attributes::JOB_REASON, "undefined".to_owned()),
+        ];
+        for (name, value) in facts {
+            chirp.set(name, &value)?;
+        }
+        Ok(())
+    }
+}
+
+/// Tells the access point why there is no new image.
+pub(crate) fn announce_failure(chirp: &mut Chirp, reason: &str) -> Result<()> {
+    // The starter takes expressions of up to about 990 characters.
+    let short: String = reason.chars().take(600).collect();
+    chirp.set(
+        attributes::JOB_REASON,
+        &classad::Value::from(short.as_str()).to_string(),
+    )
+}
+
+fn unix_time() -> i64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs() as i64)
+}
