@@ -1,2 +1,21 @@
 //! One worker node: what it can do, and saying so.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`cli`](main) | the command line |
+//! | `probe` | whether a job can really be frozen and thawed here, by doing it |
+//! | `specimen` | the tiny job that the probe freezes |
+//! | `advertise` | the answer as attributes of the slot's ad |
+//! | `configure` | HTCondor configuration for an execution point and for a job |
+
 #![forbid(unsafe_code)]
+
+mod cli;
+
+mod probe;
+mod specimen;
+
+mod advertise;
+mod configure;
+
+pub use cli::main;

@@ -1,0 +1,99 @@
+//! The command line of `criu-pilot`.
+
+use std::env;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+
+use crate::{advertise, configure, probe, specimen};
+
+const EXAMPLES: &str = "\
+Examples:
+  criu-pilot probe                      can this node freeze and thaw a job, as slot attributes
+  criu-pilot configure ep >> /etc/condor/config.d/60-criu.conf
+  criu-pilot configure submit           the lines that a job needs";
+
+/// What this worker node can do for jobs that survive the loss of their slot
+#[derive(Debug, Parser)]
+#[command(name = "criu-pilot", version, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Freeze and thaw a tiny job here and print the slot's attributes
+    ///
+    /// Exits 0 also when the node cannot: then HasCRIU is false and CRIUReason
+    /// says why, in words that its admin can act on.
+    Probe {
+        /// The criu-starter to try; the one beside criu-pilot if not given
+        #[arg(long, value_name = "PATH")]
+        starter: Option<PathBuf>,
+        /// Print JSON instead of ClassAd attributes
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print HTCondor configuration, commented
+    Configure {
+        /// What to configure
+        #[command(subcommand)]
+        place: Place,
+    },
+    #[command(hide = true, name = specimen::SUBCOMMAND)]
+    Specimen,
+}
+
+#[derive(Debug, Subcommand)]
+enum Place {
+    /// An execution point: what its slots say of themselves
+    Ep {
+        /// Where criu-pilot will be on that node; here if not given
+        #[arg(long, value_name = "PATH")]
+        pilot: Option<PathBuf>,
+    },
+    /// A job's submit file
+    Submit,
+}
+
+/// Parses the command line and does it.
+pub fn main() -> std::process::ExitCode {
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("criu-pilot: {error:#}");
+            1.into()
+        }
+    }
+}
+
+fn run(command: Command) -> Result<std::process::ExitCode> {
+    match command {
+        Command::Probe { starter, json } => {
+            let ad = advertise::slot_ad(&probe::probe(starter));
+            if json {
+                println!("{ad}");
+            } else {
+                // The dash ends the ad, as STARTD_CRON has it.
+                println!("{}-", ad.to_old());
+            }
+        }
+        Command::Configure { place } => {
+            let text = match place {
+                Place::Ep { pilot: Some(path) } => configure::execution_point(&path),
+                Place::Ep { pilot: None } => configure::execution_point(
+                    &env::current_exe().context("cannot tell where criu-pilot is")?,
+                ),
+                Place::Submit => configure::submit(),
+            };
+            print!("{text}");
+        }
+        Command::Specimen => {
+            specimen::run()?;
+            return Ok((specimen::CODE as u8).into());
+        }
+    }
+    Ok(0.into())
+}
