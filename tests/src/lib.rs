@@ -5,6 +5,7 @@
 //! | [`require`] | machine -> "this test can run here", or why not |
 //! | [`machine`] | machine -> the commands that the rest calls |
 //! | [`roots`] | a distribution's name -> an unpacked root with HTCondor and CRIU, cached |
+//! | [`binaries`] | the workspace -> our programs, static, and a CRIU to go with them |
 //! | [`state`] | pools directory -> which pools live, which are leftovers; leftovers -> nothing |
 //! | [`users`] | alice, bob and the pilot |
 //! | [`host`] | root -> a host: namespaces over an overlay, on the pool's bridge |
@@ -28,6 +29,8 @@ pub mod machine;
 mod lock;
 
 pub mod roots;
+
+pub mod binaries;
 
 pub mod state;
 

@@ -2,4 +2,5 @@
 #![forbid(unsafe_code)]
 
 mod pool;
+mod survive;
 mod traces;

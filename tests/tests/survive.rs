@@ -1,0 +1,232 @@
+//! The promise: a job with `+WantCRIU = true` loses nothing with its slot.
+
+use std::process::Command;
+use std::sync::OnceLock;
+
+use anyhow::{Context, Result, ensure};
+use tests::binaries;
+use tests::events::Exit;
+use tests::job::Job;
+use tests::pool::Pool;
+use tests::require;
+use tests::roots::HtCondor;
+use tests::spec::{Ep, Spec};
+use tests::submit::Submit;
+
+/// How far the job counts.
+const LAST: u32 = 160;
+
+/// Each line says where the job is, what it has summed up, and its pid.
+const COUNT: &str = r#"#!/bin/sh
+i=0 sum=0
+while [ $i -lt 160 ]; do
+    i=$((i + 1)) sum=$(((sum * 31 + i) % 1000003))
+    echo "$i $sum $$" >>numbers
+    echo "line $i"
+    echo "warning $i" >&2
+    sleep 0.05
+done
+echo "$sum" >result
+exit 7
+"#;
+
+macro_rules! on_both_versions {
+    ($($name:ident),+ $(,)?) => {
+        mod v23_9 { $(#[test] fn $name() { super::on_shared_pool(super::HtCondor::V23_9, super::$name); })+ }
+        mod v25 { $(#[test] fn $name() { super::on_shared_pool(super::HtCondor::V25, super::$name); })+ }
+    };
+}
+
+on_both_versions!(
+    two_evictions_between_a_sites_own_nodes,
+    two_evictions_between_glideins_without_any_capability,
+    two_evictions_between_a_site_and_a_glidein,
+    a_machine_without_criu_never_matches_and_the_analysis_says_why,
+    a_job_that_did_not_ask_is_left_alone,
+);
+
+fn spec(version: HtCondor) -> Result<Spec> {
+    let built = binaries::dir()?;
+    let ep = |ep: Ep, dir: &str| -> Result<Ep> {
+        let pilot = format!("{dir}/criu-pilot");
+        let ep = ep.config(pilot_says(&["configure", "ep", "--pilot", &pilot])?);
+        let names = ["criu-pilot", "criu-starter"];
+        Ok(names.into_iter().fold(ep, |ep, name| {
+            ep.install(built.join(name), format!("{dir}/{name}"))
+        }))
+    };
+    let (site, glidein) = ("/usr/libexec/condor", "/home/pilot/glide/main");
+    Ok(Spec::new(version)
+        .ep(ep(Ep::root(), site)?)
+        .ep(ep(Ep::root(), site)?)
+        .ep(ep(Ep::glidein(), glidein)?)
+        .ep(ep(Ep::glidein(), glidein)?)
+        .ep(ep(Ep::root().without_criu(), site)?))
+}
+
+/// Nobody drops it: its guard ends it when the test process is gone.
+fn shared(version: HtCondor) -> &'static Result<Pool, String> {
+    static POOLS: [OnceLock<Result<Pool, String>>; 2] = [OnceLock::new(), OnceLock::new()];
+    let index = usize::from(version == HtCondor::V25);
+    POOLS[index].get_or_init(|| {
+        spec(version)
+            .and_then(|spec| Pool::up(&spec))
+            .map_err(|error| format!("{error:#}"))
+    })
+}
+
+fn on_shared_pool(version: HtCondor, test: fn(&Pool) -> Result<()>) {
+    require!(root, namespaces, roots);
+    match shared(version) {
+        Ok(pool) => test(pool).unwrap_or_else(|error| panic!("{error:#}")),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn pilot_says(args: &[&str]) -> Result<String> {
+    let output = Command::new(binaries::dir()?.join("criu-pilot"))
+        .args(args)
+        .output()?;
+    ensure!(output.status.success(), "criu-pilot {args:?}: {output:?}");
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// The counting job with the lines that `criu-pilot configure submit` prints,
+/// on these hosts only and on another one each time.
+fn counting_job(hosts: [&str; 2]) -> Result<Submit> {
+    let mut submit = Submit::new("criu-starter")
+        .program(
+            "criu-starter",
+            std::fs::read(binaries::dir()?.join("criu-starter"))?,
+        )
+        .program("count.sh", COUNT)
+        .arguments("run -- ./count.sh")
+        .set("transfer_input_files", "count.sh");
+    let here = hosts
+        .map(|host| format!("TARGET.Machine == \"{host}.pool\""))
+        .join(" || ");
+    for line in pilot_says(&["configure", "submit"])?.lines() {
+        if line.starts_with('#') {
+            continue;
+        }
+        let (key, value) = line.split_once(" = ").context("a submit line")?;
+        let value = if key == "requirements" {
+            format!("{value} && ({here}) && TARGET.Name =!= MY.LastRemoteHost")
+        } else {
+            value.to_owned()
+        };
+        submit = submit.set(key, value);
+    }
+    Ok(submit)
+}
+
+fn two_evictions_between_a_sites_own_nodes(pool: &Pool) -> Result<()> {
+    two_evictions(pool, ["ep1", "ep2"])
+}
+
+fn two_evictions_between_glideins_without_any_capability(pool: &Pool) -> Result<()> {
+    two_evictions(pool, ["ep3", "ep4"])
+}
+
+fn two_evictions_between_a_site_and_a_glidein(pool: &Pool) -> Result<()> {
+    two_evictions(pool, ["ep2", "ep4"])
+}
+
+fn two_evictions(pool: &Pool, hosts: [&str; 2]) -> Result<()> {
+    let job = pool.submit(&counting_job(hosts)?)?;
+    let mut visited = Vec::new();
+    for (start, enough) in [(1, LAST / 6), (2, LAST / 2)] {
+        visited.push(job.wait_start(start)?);
+        job.wait_scratch(".criu/srv/numbers", |text| {
+            (text.lines().count() as u32 >= enough).then_some(())
+        })?;
+        job.vacate()?;
+        job.wait_evicted(start)?;
+        let generation = job.attribute("ChirpCRIUGeneration")?;
+        ensure!(
+            generation == Some(start.to_string()),
+            "after eviction {start} the job's ad has generation {generation:?} and reason {:?}",
+            job.attribute("ChirpCRIUReason")?
+        );
+    }
+    visited.push(job.wait_start(3)?);
+    let exit = job.wait_end()?;
+    ensure!(
+        exit == Exit::Code(7),
+        "it ended with {exit:?}, reason {:?}",
+        job.attribute("ChirpCRIUReason")?
+    );
+    for pair in visited.windows(2) {
+        ensure!(
+            pair[0] != pair[1],
+            "it came back to {}: {visited:?}",
+            pair[0]
+        );
+    }
+    is_whole(&job)
+}
+
+/// Every line once, in order, from one process; every stream too.
+fn is_whole(job: &Job<'_>) -> Result<()> {
+    let mut sum = 0;
+    let mut expected = Vec::new();
+    for number in 1..=LAST {
+        sum = (sum * 31 + number) % 1_000_003;
+        // Pid 2 is the first that a fresh pid namespace gives after its init.
+        expected.push(format!("{number} {sum} 2"));
+    }
+    let numbers = job.file("numbers")?;
+    ensure!(numbers.lines().eq(&expected), "numbers:\n{numbers}");
+    ensure!(job.file("result")?.trim() == sum.to_string(), "a wrong sum");
+    let lines = |word: &str| {
+        (1..=LAST)
+            .map(|i| format!("{word} {i}\n"))
+            .collect::<String>()
+    };
+    ensure!(job.output()? == lines("line"), "stdout:\n{}", job.output()?);
+    ensure!(
+        job.error()? == lines("warning"),
+        "stderr:\n{}",
+        job.error()?
+    );
+    let image = job.file("checkpoint.criu");
+    ensure!(image.is_err(), "the image came home with the results");
+    Ok(())
+}
+
+fn a_machine_without_criu_never_matches_and_the_analysis_says_why(pool: &Pool) -> Result<()> {
+    let job = pool.submit(&counting_job(["ep5", "ep5"])?)?;
+    let analysis = job.analyze()?;
+    ensure!(
+        analysis.contains("HasCRIU"),
+        "the analysis names no HasCRIU:\n{analysis}"
+    );
+    let status = job.attribute("JobStatus")?;
+    ensure!(status.as_deref() == Some("1"), "it is not idle: {status:?}");
+    job.remove()
+}
+
+fn a_job_that_did_not_ask_is_left_alone(pool: &Pool) -> Result<()> {
+    let submit = Submit::new("criu-starter")
+        .program(
+            "criu-starter",
+            std::fs::read(binaries::dir()?.join("criu-starter"))?,
+        )
+        .program("who.sh", "#!/bin/sh\necho $$\npwd\n")
+        .set("transfer_input_files", "who.sh")
+        .arguments("run -- ./who.sh")
+        .on_host("ep1");
+    let job = pool.submit(&submit)?;
+    ensure!(
+        job.wait_end()? == Exit::Code(0),
+        "it failed: {}",
+        job.error()?
+    );
+    let output = job.output()?;
+    let mut words = output.split_whitespace();
+    let pid: u32 = words.next().context("no pid")?.parse()?;
+    ensure!(pid > 2, "it has a pid namespace of its own: {output}");
+    let dir = words.next().context("no directory")?;
+    ensure!(dir != "/srv", "it was moved: {output}");
+    Ok(())
+}
