@@ -18,6 +18,7 @@
 //! | [`job`] | a job -> its starts, evictions, end, output |
 //! | [`wait`] | a condition and a limit -> its value, or the logs that matter ([`logs`]) |
 //! | [`cli`] | the `pool` command |
+//! | [`xtask`] | the `cargo xtask` command |
 //!
 //! Nothing of a pool lies outside its keeper's namespaces but one directory, so killing one process ends all of it.
 #![forbid(unsafe_code)]
@@ -57,3 +58,5 @@ pub mod wait;
 pub mod logs;
 
 pub mod cli;
+
+pub mod xtask;
