@@ -76,6 +76,7 @@ impl Contents {
             match &entry.kind {
                 Kind::File { size, extents } => {
                     check_extents(*size, extents.as_deref())?;
+                    within("bytes in one file", *size, i64::MAX as u64)?;
                     bytes = bytes.saturating_add(*size);
                     within("bytes", bytes, limits.bytes)?;
                 }

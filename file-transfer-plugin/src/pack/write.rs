@@ -19,6 +19,9 @@ use crate::monitor::Paced;
 /// Above this more threads do not help: reading and writing is what takes the time then, and each costs memory.
 const THREADS: usize = 16;
 
+/// How much is written before it is sent to the disk.
+const FLUSH: u64 = 64 << 20;
+
 pub(super) struct Job<'a> {
     pub(super) entries: &'a [Entry],
     pub(super) sources: &'a [PathBuf],
@@ -79,6 +82,9 @@ impl Job<'_> {
         };
         zeros.hash = Digest::of(&zeros.raw);
         thread::scope(|scope| {
+            if self.options.sync {
+                scope.spawn(|| self.flush(&body, &turn));
+            }
             for _ in 0..threads(self.options.threads).min(self.frames.len()) {
                 scope.spawn(|| {
                     let panic = PackError::Compress(io::Error::other("a thread of it panicked"));
@@ -97,6 +103,28 @@ impl Job<'_> {
         match body.error {
             Some(error) => Err(error),
             None => Ok((body.placed, body.end)),
+        }
+    }
+
+    /// Sends to the disk what is written, while more is being written: at the end, when the archive must be there, little is
+    /// left to wait for. Errors are left to the last, decisive call.
+    fn flush<I>(&self, body: &Mutex<Body<I>>, turn: &Condvar) {
+        let mut sent = 0;
+        loop {
+            let mut body = lock(body);
+            while body.end - sent < FLUSH {
+                if body.error.is_some() || body.placed.len() == self.frames.len() {
+                    return;
+                }
+                body = turn
+                    .wait(body)
+                    .unwrap_or_else(|poisoned| poisoned.into_inner());
+            }
+            sent = body.end;
+            drop(body);
+            if self.file.sync_data().is_err() {
+                return;
+            }
         }
     }
 

@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod damage;
+mod forge;
+mod golden;
 mod listing;
 mod roundtrip;
 mod tree;

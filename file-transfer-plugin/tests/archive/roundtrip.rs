@@ -268,7 +268,7 @@ fn thing() -> impl Strategy<Value = Thing> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn any_tree_comes_back(
         things in prop::collection::vec(("[a-c]{1,2}(/[a-c]{1,2}){0,2}|[a-z]{90,120}|\\PC{1,20}", thing()), 0..25),
