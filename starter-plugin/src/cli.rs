@@ -8,7 +8,8 @@ use nix::sys::signal::Signal;
 use crate::exit_code::{self, ExitCode};
 use crate::init::Exit;
 use crate::job::Job;
-use crate::supervise::{self, End, StartFailed};
+use crate::running::{End, StartFailed};
+use crate::supervise;
 use crate::{log, sys};
 
 const EXAMPLES: &str = "\
@@ -39,6 +40,9 @@ enum Command {
     /// The job sees this directory as /srv. On the signal by which HTCondor takes
     /// a slot back (TERM, or what the job's ad names) it is frozen into
     /// ./checkpoint.criu. A job whose ad lacks `WantCRIU = true` is run as it is.
+    ///
+    /// Standard input is kept when it is a file; from a pipe or a terminal the job
+    /// reads an end of file.
     #[command(after_help = exit_code::HELP)]
     Run {
         /// The job and its arguments
@@ -49,35 +53,44 @@ enum Command {
     CriuVersion,
 }
 
-/// Parses the command line, runs, and ends as the job did.
+/// The whole of `criu-starter`.
 pub fn main() -> std::process::ExitCode {
     let command = match Cli::parse().command {
         Command::Run { command } => command,
         Command::CriuVersion => return criu_version(),
     };
     log::begin();
-    let end = Job::from_environment(command).and_then(|job| {
-        if job.wants_criu() {
-            supervise::run(&job)
-        } else {
-            Err(supervise::straight_through(&job.command))
-        }
-    });
+    let error = match Job::from_environment(command) {
+        Err(error) => error,
+        Ok(job) if !job.wants_criu() => supervise::straight_through(&job.command),
+        Ok(job) => match supervise::run(&job) {
+            Ok(end) => return finish(end),
+            Err(error) => {
+                // What went wrong is ours and not the job's, unless it is no program.
+                if !error.is::<StartFailed>() {
+                    supervise::give_the_job_back(&job, &format!("{error:#}"));
+                }
+                error
+            }
+        },
+    };
+    eprintln!("criu-starter: {error:#}");
+    match error.downcast_ref::<StartFailed>() {
+        Some(failed) => std::process::exit(failed.code),
+        None => ExitCode::Failed.into(),
+    }
+}
+
+/// Ends as the job did.
+fn finish(end: End) -> std::process::ExitCode {
     match end {
-        Ok(End::Job(Exit::Code(code))) => std::process::exit(code),
-        Ok(End::Job(Exit::Signal(number))) => match Signal::try_from(number) {
+        End::Job(Exit::Code(code)) => std::process::exit(code),
+        End::Job(Exit::Signal(number)) => match Signal::try_from(number) {
             Ok(signal) => sys::die_of(signal),
             // A real-time signal, which `nix` has no name for.
             Err(_) => std::process::exit(128 + number),
         },
-        Ok(End::Ours(code)) => code.into(),
-        Err(error) => {
-            eprintln!("criu-starter: {error:#}");
-            match error.downcast_ref::<StartFailed>() {
-                Some(failed) => std::process::exit(failed.code),
-                None => ExitCode::Failed.into(),
-            }
-        }
+        End::Ours(code) => code.into(),
     }
 }
 

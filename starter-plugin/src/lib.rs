@@ -10,7 +10,8 @@
 //! | `restore` | which image to go on from |
 //! | `launch`, `namespaces` | the job's own little machine |
 //! | `init` | pid 1 in it: starts, restores, dumps, reaps |
-//! | `supervise` | the outer process: signals, output, stages |
+//! | `supervise` | the outer process: how the job begins, what a slot owes to the queue |
+//! | `running` | the job's life: output, signals, to its end or its image |
 //! | `relay` | the job's output, once each and in order |
 //! | `vacate` | from a dumped tree to an announced archive |
 //! | `criu` | CRIU's command line, images and errors |
@@ -33,6 +34,7 @@ mod launch;
 mod namespaces;
 
 mod init;
+mod running;
 mod supervise;
 
 mod relay;

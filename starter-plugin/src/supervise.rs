@@ -1,62 +1,34 @@
 //! The outer supervisor: the starter's child, in no namespace of the job's.
 //!
-//! ```text
-//! begin ──> Running ── vacate signal ──> Dumped ──> Packed ──> announced, exit 85
-//!              │  ^                        │ failed: the signal goes to the job,
-//!              │  └────────────────────────┘         as it would without us
-//!              └── the job ends ──> results moved out, the same end
-//! ```
+//! It decides how the job begins and what a slot that cannot go on with it owes
+//! to the queue; `running` has the job's life in between.
 
 use std::collections::BTreeSet;
 use std::env;
-use std::fs::{self, File};
-use std::os::fd::AsFd;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use file_transfer_plugin::fingerprint::Fingerprint;
-use file_transfer_plugin::manifest::{Manifest, Resume};
 use file_transfer_plugin::{attributes, host};
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::prctl::set_child_subreaper;
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::unistd::{getegid, geteuid};
 
-use crate::channel::Channel;
-use crate::chirp::Chirp;
-use crate::criu::{Criu, ImageDir};
+use crate::criu::Criu;
 use crate::exit_code::ExitCode;
-use crate::init::{Begin, Event, Exit, Init, Order};
 use crate::job::Job;
-use crate::launch::launch;
-use crate::namespaces::{Clocks, Ids};
-use crate::relay::Relay;
 use crate::restore::{self, Choice};
-use crate::sandbox::Sandbox;
-use crate::vacate::{self, Dumped};
+use crate::running::{End, Running, Signals, Thawed, announce};
+use crate::sandbox::{self, Sandbox};
+use crate::vacate;
 use crate::{log, sys};
 
-/// The inner id of a job that root starts by hand: not 0, which would give the
-/// job back the capabilities that only CRIU is to have.
-const INNER_ID_FOR_ROOT: u32 = 1000;
-
-/// Before 5.3 a user namespace's /proc/sys is writable for its uid 0 alone.
-const KERNEL_WITH_WRITABLE_PROC_SYS: u32 = 50_300;
-
-/// How a supervised run ended.
-pub(crate) enum End {
-    /// As the job did.
-    Job(Exit),
-    /// With a code of ours.
-    Ours(ExitCode),
-}
+/// A job that was started this often and fails again for a reason of ours ends
+/// with our exit code, for a person to see, instead of going round for ever.
+const STARTS_IN_VAIN: u32 = 50;
 
 /// Runs the job of this directory or slot, from its image if there is one.
 pub(crate) fn run(job: &Job) -> Result<End> {
@@ -107,9 +79,8 @@ pub(crate) fn find_criu() -> Result<Criu> {
 
 /// A slot that cannot freeze runs the job as it is, unless there is work to lose.
 fn without_criu(job: &Job, error: anyhow::Error) -> Result<End> {
-    let archive = job.scratch.join(crate::sandbox::ARCHIVE);
+    let archive = job.scratch.join(sandbox::ARCHIVE);
     if !job.is_htcondor() || fs::metadata(archive).is_ok_and(|meta| meta.len() > 0) {
-        tell_starter_to_requeue(job);
         return Err(error);
     }
     tracing::warn!("the job runs without protection: {error:#}");
@@ -129,24 +100,28 @@ pub(crate) fn straight_through(command: &[std::ffi::OsString]) -> anyhow::Error 
 fn not_here(job: &Job, sandbox: &Sandbox, reason: &str) -> Result<End> {
     tracing::error!("the image cannot be restored on this slot: {reason}");
     announce(|chirp| vacate::announce_failure(chirp, reason));
-    sandbox.give_back(&[])?;
     sandbox.remove()?;
-    tell_starter_to_requeue(job);
+    give_the_job_back(job, reason);
     Ok(End::Ours(ExitCode::NotHere))
 }
 
-/// This file makes the starter give the job back to the queue with nothing
-/// transferred, so that the image in SPOOL stays as it is. The starter looks for
-/// it also where no wrapper is configured and no variable names it.
-fn tell_starter_to_requeue(job: &Job) {
-    if !job.is_htcondor() {
+/// Makes the starter give the job back to the queue with nothing transferred, so
+/// that the image in SPOOL stays as it is; the reason goes into the event log.
+///
+/// The starter looks for this file also where no wrapper is configured and no
+/// variable names it.
+pub(crate) fn give_the_job_back(job: &Job, reason: &str) {
+    if !job.is_htcondor() || job.starts() > STARTS_IN_VAIN {
         return;
     }
-    let path = env::var_os("_CONDOR_WRAPPER_ERROR_FILE").map_or_else(
-        || job.scratch.join(".job_wrapper_failure"),
-        std::path::PathBuf::from,
-    );
-    if let Err(error) = fs::write(&path, "criu-starter: the image cannot be restored here\n") {
+    let file = env::var_os("_CONDOR_WRAPPER_ERROR_FILE")
+        .map_or_else(|| job.scratch.join(".job_wrapper_failure"), PathBuf::from);
+    // A starter that runs as root looks with the eyes of condor, who may not enter
+    // a directory of the job's user. It is removed a moment later.
+    let written = fs::write(&file, format!("criu-starter: {reason}\n"))
+        .and_then(|()| fs::set_permissions(&file, Permissions::from_mode(0o644)))
+        .and_then(|()| fs::set_permissions(&job.scratch, Permissions::from_mode(0o711)));
+    if let Err(error) = written {
         tracing::error!("cannot give the slot back: {error}");
     }
 }
@@ -164,337 +139,4 @@ fn slot_fingerprint(job: &Job, criu: &Criu) -> Result<Fingerprint> {
         .parse()
         .with_context(|| format!("CRIU calls its version {version:?}"))?;
     host::fingerprint(version, BTreeSet::new()).context("cannot describe this host")
-}
-
-/// The signals that are ours to pass on or to obey.
-struct Signals(SignalFd);
-
-impl Signals {
-    fn block() -> Result<Signals> {
-        let mut mask = SigSet::empty();
-        for signal in [
-            Signal::SIGTERM,
-            Signal::SIGINT,
-            Signal::SIGHUP,
-            Signal::SIGQUIT,
-            Signal::SIGUSR1,
-            Signal::SIGUSR2,
-        ] {
-            mask.add(signal);
-        }
-        mask.thread_block()?;
-        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
-        Ok(Signals(SignalFd::with_flags(&mask, flags)?))
-    }
-
-    fn next(&mut self) -> Result<Option<Signal>> {
-        let Some(info) = self.0.read_signal()? else {
-            return Ok(None);
-        };
-        let number = i32::try_from(info.ssi_signo).context("a signal of the kernel's")?;
-        Ok(Signal::try_from(number).ok())
-    }
-}
-
-/// A job that runs under its pid 1.
-struct Running {
-    channel: Channel,
-    relays: [Relay; 2],
-    generation: u64,
-    fingerprint: Fingerprint,
-    resume: Resume,
-}
-
-enum Thawed {
-    Running(Box<Running>),
-    /// Told to leave before the job ran: the image is as good as it was.
-    Vacated,
-    Failed(String),
-}
-
-impl Running {
-    fn fresh(job: &Job, criu: &Rc<Criu>, sandbox: &Sandbox, slot: &Fingerprint) -> Result<Running> {
-        let inputs = sandbox.take_in()?;
-        sandbox.make_streams()?;
-        let (uid, gid) = inner_ids(slot.kernel.0);
-        let resume = Resume {
-            inner_uid: uid,
-            inner_gid: gid,
-            inputs,
-            argv: job
-                .command
-                .iter()
-                .map(|word| word.to_string_lossy().into_owned())
-                .collect(),
-            ..Resume::default()
-        };
-        let begin = Begin::Fresh(job.inside(slot.kernel.0)?);
-        let channel = launch(init(begin, criu, sandbox)?, ids(&resume), None)?;
-        let mut relays = relays(job, sandbox, [0, 0])?;
-        if job.is_htcondor() {
-            for relay in &mut relays {
-                relay
-                    .restart()
-                    .context("cannot empty an output of an earlier start")?;
-            }
-        }
-        let mut running = Running {
-            channel,
-            relays,
-            generation: 0,
-            // What it needs of the slot's abilities so far: none.
-            fingerprint: Fingerprint {
-                abilities: BTreeSet::new(),
-                ..slot.clone()
-            },
-            resume,
-        };
-        match running.channel.receive()? {
-            Event::Running => {
-                tracing::info!(stage = "running", from = "the beginning");
-                Ok(running)
-            }
-            Event::StartFailed { message, code } => {
-                running.end_relays()?;
-                running.come_home(sandbox)?;
-                Err(StartFailed { message, code }.into())
-            }
-            other => bail!("an event out of turn: {other:?}"),
-        }
-    }
-
-    fn thawed(
-        job: &Job,
-        criu: &Rc<Criu>,
-        sandbox: &Sandbox,
-        slot: &Fingerprint,
-        manifest: &Manifest,
-        signals: &mut Signals,
-    ) -> Result<Thawed> {
-        let begun = Instant::now();
-        let resume = manifest.head.resume.clone();
-        let clocks = Clocks {
-            monotonic_ns: resume.monotonic_ns,
-            boottime_ns: resume.boottime_ns,
-        };
-        let channel = launch(
-            init(Begin::Thaw, criu, sandbox)?,
-            ids(&resume),
-            Some(clocks),
-        )?;
-        loop {
-            let mut ready = [
-                PollFd::new(channel.as_fd(), PollFlags::POLLIN),
-                PollFd::new(signals.0.as_fd(), PollFlags::POLLIN),
-            ];
-            match poll(&mut ready, PollTimeout::NONE) {
-                Err(Errno::EINTR) => continue,
-                other => other?,
-            };
-            if ready[0].any().unwrap_or(false) {
-                break;
-            }
-            if signals.next()? == Some(job.vacate_signal()) {
-                tracing::info!(stage = "vacated", while_ = "restoring");
-                return Ok(Thawed::Vacated);
-            }
-        }
-        match channel.receive()? {
-            Event::Running => {}
-            Event::RestoreFailed { message } => return Ok(Thawed::Failed(message)),
-            other => bail!("an event out of turn: {other:?}"),
-        }
-        // The next dump writes into an empty directory, and the disk is the slot's.
-        sandbox.clear(&["images"])?;
-        let generation = manifest.head.generation;
-        let seconds = begun.elapsed().as_secs_f64();
-        tracing::info!(stage = "running", from = "image", generation, seconds);
-        // What it starts from here on picks its instructions on this CPU.
-        let mut fingerprint = manifest.head.fingerprint.clone();
-        fingerprint.absorb(slot);
-        Ok(Thawed::Running(Box::new(Running {
-            relays: relays(job, sandbox, resume.relayed)?,
-            channel,
-            generation,
-            fingerprint,
-            resume,
-        })))
-    }
-
-    /// The job's life here, to its end or to its image.
-    fn watch(mut self, job: &Job, sandbox: &Sandbox, signals: &mut Signals) -> Result<End> {
-        let vacate = job.vacate_signal();
-        let mut asked: Option<Instant> = None;
-        let written = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        for name in ["stdout", "stderr"] {
-            written.add_watch(&sandbox.stream(name), AddWatchFlags::IN_MODIFY)?;
-        }
-        loop {
-            let mut more = false;
-            for relay in &mut self.relays {
-                more |= relay.turn().context("cannot hand on the job's output")?;
-            }
-            let wait = if more {
-                PollTimeout::ZERO
-            } else {
-                PollTimeout::NONE
-            };
-            let mut ready = [
-                PollFd::new(self.channel.as_fd(), PollFlags::POLLIN),
-                PollFd::new(signals.0.as_fd(), PollFlags::POLLIN),
-                PollFd::new(written.as_fd(), PollFlags::POLLIN),
-            ];
-            match poll(&mut ready, wait) {
-                Err(Errno::EINTR) => continue,
-                other => other?,
-            };
-            let [spoke, signalled, wrote] = ready.map(|fd| fd.any().unwrap_or(false));
-            if wrote {
-                // Which file does not matter: both are looked at each turn.
-                let _ = written.read_events();
-            }
-            if signalled {
-                while let Some(signal) = signals.next()? {
-                    if signal != vacate {
-                        self.channel.send(&Order::Signal(signal as i32))?;
-                    } else if asked.is_none() {
-                        tracing::info!(stage = "vacating");
-                        asked = Some(Instant::now());
-                        self.channel.send(&Order::Dump)?;
-                    }
-                }
-            }
-            if !spoke {
-                continue;
-            }
-            match self.channel.receive()? {
-                Event::Exited(exit) => {
-                    self.end_relays()?;
-                    self.come_home(sandbox)?;
-                    return Ok(End::Job(exit));
-                }
-                Event::Dumped {
-                    monotonic_ns,
-                    boottime_ns,
-                } => {
-                    self.end_relays()?;
-                    self.resume.monotonic_ns = monotonic_ns;
-                    self.resume.boottime_ns = boottime_ns;
-                    let took = asked.map_or(Duration::ZERO, |asked| asked.elapsed());
-                    return self.save(job, sandbox, took);
-                }
-                Event::DumpFailed { message } => {
-                    tracing::error!("the job could not be frozen: {message}");
-                    announce(|chirp| vacate::announce_failure(chirp, &message));
-                    // It has to go all the same, in the way that it knows.
-                    self.channel.send(&Order::Signal(vacate as i32))?;
-                }
-                other => bail!("an event out of turn: {other:?}"),
-            }
-        }
-    }
-
-    fn save(mut self, job: &Job, sandbox: &Sandbox, took: Duration) -> Result<End> {
-        tracing::info!(stage = "dumped", seconds = took.as_secs_f64());
-        self.resume.relayed = [self.relays[0].done(), self.relays[1].done()];
-        self.resume.job_starts = job.starts();
-        let dumped = Dumped {
-            generation: self.generation + 1,
-            fingerprint: self.fingerprint,
-            resume: self.resume,
-            took,
-        };
-        match dumped.pack(sandbox) {
-            Ok(packed) => {
-                announce(|chirp| packed.announce(chirp));
-                sandbox.remove()?;
-                Ok(End::Ours(ExitCode::Frozen))
-            }
-            Err(error) => {
-                let message = format!("{error:#}");
-                tracing::error!("{message}; an older image is untouched");
-                announce(|chirp| vacate::announce_failure(chirp, &message));
-                Ok(End::Ours(ExitCode::NotFrozen))
-            }
-        }
-    }
-
-    fn end_relays(&mut self) -> Result<()> {
-        for relay in &mut self.relays {
-            relay.finish().context("cannot hand on the job's output")?;
-        }
-        Ok(())
-    }
-
-    /// The job is over: its files go where HTCondor looks, ours go away.
-    fn come_home(&self, sandbox: &Sandbox) -> Result<()> {
-        sandbox.give_back(&self.resume.inputs)?;
-        match fs::remove_file(sandbox.archive()) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error).context("cannot remove the image of a job that has ended");
-            }
-            _ => {}
-        }
-        sandbox.remove()?;
-        Ok(())
-    }
-}
-
-/// The job never began.
-#[derive(Debug, thiserror::Error)]
-#[error("{message}")]
-pub(crate) struct StartFailed {
-    message: String,
-    /// As a shell would end.
-    pub(crate) code: i32,
-}
-
-fn init(begin: Begin, criu: &Rc<Criu>, sandbox: &Sandbox) -> Result<Init> {
-    Ok(Init {
-        begin,
-        criu: Rc::clone(criu),
-        images: ImageDir::open(&sandbox.tree("images"))?,
-        mounts: sandbox.mounts(),
-    })
-}
-
-fn inner_ids(kernel: u32) -> (u32, u32) {
-    if kernel < KERNEL_WITH_WRITABLE_PROC_SYS {
-        return (0, 0);
-    }
-    let or_ordinary = |id: u32| if id == 0 { INNER_ID_FOR_ROOT } else { id };
-    (
-        or_ordinary(geteuid().as_raw()),
-        or_ordinary(getegid().as_raw()),
-    )
-}
-
-fn ids(resume: &Resume) -> Ids {
-    Ids {
-        inner: (resume.inner_uid, resume.inner_gid),
-        outer: (geteuid().as_raw(), getegid().as_raw()),
-    }
-}
-
-fn relays(job: &Job, sandbox: &Sandbox, done: [u64; 2]) -> Result<[Relay; 2]> {
-    let htcondor = job.is_htcondor();
-    let relay = |name: &str, to: File, done| {
-        Relay::new(&sandbox.stream(name), to, done, htcondor)
-            .with_context(|| format!("cannot relay the job's {name}"))
-    };
-    let stdout = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
-    let stderr = File::from(std::io::stderr().as_fd().try_clone_to_owned()?);
-    Ok([
-        relay("stdout", stdout, done[0])?,
-        relay("stderr", stderr, done[1])?,
-    ])
-}
-
-/// Best effort: an image is worth having when nobody was told of it.
-fn announce(say: impl FnOnce(&mut Chirp) -> Result<()>) {
-    if let Some(config) = Chirp::from_environment()
-        && let Err(error) = Chirp::connect(&config).and_then(|mut chirp| say(&mut chirp))
-    {
-        tracing::warn!("the access point was not told: {error:#}");
-    }
 }

@@ -12,6 +12,7 @@ use tests::require;
 use tests::roots::HtCondor;
 use tests::spec::{Ep, Spec};
 use tests::submit::Submit;
+use tests::users::User;
 
 /// How far the job counts.
 const LAST: u32 = 160;
@@ -43,6 +44,7 @@ on_both_versions!(
     two_evictions_between_a_site_and_a_glidein,
     a_machine_without_criu_never_matches_and_the_analysis_says_why,
     a_job_that_did_not_ask_is_left_alone,
+    a_slot_that_cannot_restore_gives_the_job_back_with_its_image,
 );
 
 fn spec(version: HtCondor) -> Result<Spec> {
@@ -61,7 +63,8 @@ fn spec(version: HtCondor) -> Result<Spec> {
         .ep(ep(Ep::root(), site)?)
         .ep(ep(Ep::glidein(), glidein)?)
         .ep(ep(Ep::glidein(), glidein)?)
-        .ep(ep(Ep::root().without_criu(), site)?))
+        .ep(ep(Ep::root().without_criu(), site)?)
+        .ep(ep(Ep::root(), site)?))
 }
 
 /// Nobody drops it: its guard ends it when the test process is gone.
@@ -94,6 +97,11 @@ fn pilot_says(args: &[&str]) -> Result<String> {
 /// The counting job with the lines that `criu-pilot configure submit` prints,
 /// on these hosts only and on another one each time.
 fn counting_job(hosts: [&str; 2]) -> Result<Submit> {
+    let here = hosts.map(|host| format!("TARGET.Machine == \"{host}.pool\""));
+    counting_job_where(&here.join(" || "))
+}
+
+fn counting_job_where(here: &str) -> Result<Submit> {
     let mut submit = Submit::new("criu-starter")
         .program(
             "criu-starter",
@@ -102,9 +110,6 @@ fn counting_job(hosts: [&str; 2]) -> Result<Submit> {
         .program("count.sh", COUNT)
         .arguments("run -- ./count.sh")
         .set("transfer_input_files", "count.sh");
-    let here = hosts
-        .map(|host| format!("TARGET.Machine == \"{host}.pool\""))
-        .join(" || ");
     for line in pilot_says(&["configure", "submit"])?.lines() {
         if line.starts_with('#') {
             continue;
@@ -229,4 +234,27 @@ fn a_job_that_did_not_ask_is_left_alone(pool: &Pool) -> Result<()> {
     let dir = words.next().context("no directory")?;
     ensure!(dir != "/srv", "it was moved: {output}");
     Ok(())
+}
+
+fn a_slot_that_cannot_restore_gives_the_job_back_with_its_image(pool: &Pool) -> Result<()> {
+    let broken = pool.host("ep6")?;
+    pool.wait_slot(broken, "ep6 to be probed", |ad| {
+        ad.contains("HasCRIU = true").then_some(())
+    })?;
+    let criu = "#!/bin/sh\n[ \"$1\" = --version ] && echo Version: 9.9.9\nexit 1\n";
+    broken.write("/usr/sbin/criu", criu, User::Root, 0o755)?;
+    // First on the good one, then on the broken one, then back.
+    let job = pool.submit(&counting_job_where(
+        "TARGET.Machine == \"ep1.pool\" || (TARGET.Machine == \"ep6.pool\" && NumJobStarts > 0)",
+    )?)?;
+    ensure!(job.wait_start(1)? == "ep1");
+    job.wait_scratch(".criu/srv/numbers", |text| {
+        (text.lines().count() > 20).then_some(())
+    })?;
+    job.vacate()?;
+    ensure!(job.wait_start(2)? == "ep6");
+    ensure!(job.wait_start(3)? == "ep1");
+    let exit = job.wait_end()?;
+    ensure!(exit == Exit::Code(7), "it ended with {exit:?}");
+    is_whole(&job)
 }
