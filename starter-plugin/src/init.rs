@@ -33,7 +33,7 @@ use crate::channel::Channel;
 use crate::criu::{Criu, DUMP_LOG, ImageDir, PID_FILE, RESTORE_LOG};
 use crate::job::JobCommand;
 use crate::namespaces::{Clocks, Mounts, SANDBOX, mount_all};
-use crate::sys;
+use crate::{preflight, sys};
 
 /// The job's files for its standard streams, inside the sandbox, so that they
 /// travel with it.
@@ -153,17 +153,10 @@ fn watch(init: &Init, channel: &Channel, children: &SignalFd, job: Pid) -> anyho
 
         if ordered {
             match channel.receive()? {
-                Order::Dump if dump.is_none() && ended.is_none() => {
-                    // Before the freeze: what passes from here on is lost to the
-                    // job's clock, a few milliseconds in its past, never its future.
-                    let clocks = Clocks::now();
-                    match init.criu.dump(job.as_raw(), &init.images) {
-                        Ok(child) => dump = Some((child, clocks)),
-                        Err(error) => channel.send(&Event::DumpFailed {
-                            message: format!("cannot start CRIU: {error}"),
-                        })?,
-                    }
-                }
+                Order::Dump if dump.is_none() && ended.is_none() => match freeze(init, job) {
+                    Ok(begun) => dump = Some(begun),
+                    Err(message) => channel.send(&Event::DumpFailed { message })?,
+                },
                 Order::Dump | Order::Begin => {}
                 Order::Signal(number) => {
                     if ended.is_none()
@@ -204,6 +197,21 @@ fn watch(init: &Init, channel: &Channel, children: &SignalFd, job: Pid) -> anyho
             return channel.send(&Event::Exited(exit));
         }
     }
+}
+
+/// Starts the dump of a job that can be dumped.
+fn freeze(init: &Init, job: Pid) -> Result<(Child, Clocks), String> {
+    if let Some(reason) = preflight::blocker(Path::new("/proc")) {
+        return Err(reason);
+    }
+    // Before the freeze: what passes from here on is lost to the job's clock, a
+    // few milliseconds in its past, never its future.
+    let clocks = Clocks::now();
+    let child = init
+        .criu
+        .dump(job.as_raw(), &init.images)
+        .map_err(|error| format!("cannot start CRIU: {error}"))?;
+    Ok((child, clocks))
 }
 
 fn reap_next() -> nix::Result<Option<WaitStatus>> {
