@@ -5,7 +5,10 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-/// A command, and the Debian package that brings it.
+/// Where commands are looked for, on the machine and on hosts: a caller's own PATH may lack the system directories.
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A command (or a file, by its path) and the Debian package that brings it.
 type Tool = (&'static str, &'static str);
 
 /// What a running pool calls.
@@ -19,8 +22,14 @@ pub const FOR_A_POOL: &[Tool] = &[
     ("unshare", "util-linux"),
 ];
 
-/// What unpacking a distribution root calls.
-pub const FOR_A_ROOT: &[Tool] = &[("mmdebstrap", "mmdebstrap")];
+/// What unpacking a distribution root calls or reads.
+pub const FOR_A_ROOT: &[Tool] = &[
+    ("mmdebstrap", "mmdebstrap"),
+    (
+        "/usr/share/keyrings/debian-archive-keyring.gpg",
+        "debian-archive-keyring",
+    ),
+];
 
 /// Makes sure that `tools` can be called: installs what is missing when root, names it otherwise.
 pub fn need(tools: &[Tool]) -> Result<()> {
@@ -50,23 +59,15 @@ pub fn need(tools: &[Tool]) -> Result<()> {
 }
 
 fn has(command: &str) -> bool {
-    // sbin is not on every PATH, but always on the one that this package gives to what it starts.
-    [
-        "/usr/local/sbin",
-        "/usr/local/bin",
-        "/usr/sbin",
-        "/usr/bin",
-        "/sbin",
-        "/bin",
-    ]
-    .iter()
-    .any(|dir| Path::new(dir).join(command).exists())
+    PATH.split(':')
+        .any(|dir| Path::new(dir).join(command).exists())
 }
 
 fn apt(args: &[&str]) -> Result<()> {
     let status = Command::new("apt-get")
         .args(["-qq"])
         .args(args)
+        .env("PATH", PATH)
         .env("DEBIAN_FRONTEND", "noninteractive")
         .stdin(Stdio::null())
         .stdout(std::io::stderr())

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::str::FromStr;
+use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
@@ -50,6 +51,18 @@ impl HtCondor {
         }
         packages
     }
+
+    /// Its suite and a digest (FNV-1a) of its packages.
+    fn root_name(self) -> String {
+        let digest = self
+            .packages()
+            .join(",")
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |digest, byte| {
+                (digest ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+            });
+        format!("{}-{:08x}", self.suite(), digest >> 32)
+    }
 }
 
 impl fmt::Display for HtCondor {
@@ -79,71 +92,73 @@ pub fn roots_dir() -> PathBuf {
 }
 
 /// The root for `version`, made now if it is not cached. Safe to call from many processes at once: one makes it, the others wait.
+///
+/// Its name has a digest of the package list, so a changed list makes a new root beside the one that running pools may use.
 pub fn get(version: HtCondor) -> Result<PathBuf> {
     let roots = roots_dir();
     fs::create_dir_all(&roots).with_context(|| format!("create {}", roots.display()))?;
-    let roots = roots.canonicalize()?;
-    let root = roots.join(version.suite());
-    let stamp = roots.join(format!("{}.packages", version.suite()));
-    let packages = version.packages().join(",");
-    let is_current = || fs::read_to_string(&stamp).is_ok_and(|text| text == packages);
-    if is_current() {
+    let root = roots.canonicalize()?.join(version.root_name());
+    // It gets its name when it is whole.
+    if root.exists() {
         return Ok(root);
     }
     let _lock = Lock::take(&roots.join(format!("{}.lock", version.suite())))?;
-    if !is_current() {
-        build(version, &packages, &root)?;
-        // Last: the stamp is what says that the root is whole.
-        fs::write(&stamp, &packages).with_context(|| format!("write {}", stamp.display()))?;
+    if !root.exists() {
+        build(version, &root)?;
     }
     Ok(root)
 }
 
-fn build(version: HtCondor, packages: &str, root: &Path) -> Result<()> {
+fn build(version: HtCondor, root: &Path) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         bail!("unpacking a distribution root needs root");
     }
     machine::need(machine::FOR_A_ROOT)?;
-    let suite = version.suite();
-    let temporary = root.with_extension("tmp");
-    for old in [temporary.as_path(), root] {
-        if old.exists() {
-            fs::remove_dir_all(old).with_context(|| format!("remove {}", old.display()))?;
-        }
-    }
     eprintln!(
-        "unpacking Debian {suite} with HTCondor {version} and CRIU into {} (once, about half a minute)",
+        "unpacking Debian {} with HTCondor {version} and CRIU into {} (once, about half a minute)",
+        version.suite(),
         root.display()
     );
+    let start = Instant::now();
+    let temporary = root.with_extension("tmp");
+    if temporary.exists() {
+        fs::remove_dir_all(&temporary)
+            .with_context(|| format!("remove {}", temporary.display()))?;
+    }
     let made = Command::new("mmdebstrap")
-        .args([
-            "--quiet",
-            "--variant=minbase",
-            "--mode=root",
-            "--format=directory",
-        ])
+        .env("PATH", machine::PATH)
+        .args(["--variant=minbase", "--mode=root", "--format=directory"])
         // sid's Release file may be past its date where a mirror lags behind.
         .arg("--aptopt=Acquire::Check-Valid-Until \"false\"")
-        // A root is read by hosts that have no network: its documentation and locales are never looked at.
+        .arg("--aptopt=Acquire::Retries \"3\"")
+        // Documentation and translations are never looked at in a host.
         .args([
             "--dpkgopt=path-exclude=/usr/share/doc/*",
             "--dpkgopt=path-exclude=/usr/share/locale/*",
         ])
-        .arg(format!("--include={packages}"))
-        .arg(suite)
+        .arg(format!("--include={}", version.packages().join(",")))
+        .arg(version.suite())
         .arg(&temporary)
         .stdin(Stdio::null())
         .output()
         .context("run mmdebstrap")?;
     if !made.status.success() {
         let printed = String::from_utf8_lossy(&made.stderr);
-        let from = printed.lines().count().saturating_sub(20);
-        let tail: Vec<&str> = printed.lines().skip(from).collect();
+        let lines: Vec<&str> = printed.lines().collect();
+        let tail = lines[lines.len().saturating_sub(20)..].join("\n");
+        // Debian 12's keys are enough for both suites.
+        let hint = if printed.contains("NO_PUBKEY") {
+            "\nthis machine needs a newer debian-archive-keyring"
+        } else {
+            ""
+        };
         bail!(
-            "mmdebstrap {suite} ended with {}:\n{}",
-            made.status,
-            tail.join("\n")
+            "mmdebstrap {} ended with {}:\n{tail}{hint}",
+            version.suite(),
+            made.status
         );
     }
-    fs::rename(&temporary, root).with_context(|| format!("rename to {}", root.display()))
+    fs::rename(&temporary, root).with_context(|| format!("rename to {}", root.display()))?;
+    eprintln!("unpacked {} in {:.0?}", version.suite(), start.elapsed());
+    Ok(())
 }
