@@ -1,22 +1,23 @@
 # Owns a pool's namespaces and its directory: when the pool is to end, it ends both.
 #
-#   guard.sh DIR attached|detached KEEPER_SCRIPT
+#   guard.sh DIR attached|detached
 #
 # attached: standard input is a pipe from the owner; its end of file, from a drop or from any death of the owner, ends the pool.
 # detached: the pool lives until its keeper is killed.
-dir=$1 mode=$2 keeper=$3
+dir=$1 mode=$2
 
-# Whatever the caller left open (a jobserver, a test runner's pipes) would live on in every daemon of the pool.
+# Whatever the caller left open (a jobserver, a test runner's pipes) would live on in every daemon of the pool. 255 is bash's own,
+# for this script.
 for fd in /proc/$BASHPID/fd/*; do
     fd=${fd##*/}
-    if ((fd > 2)); then eval "exec $fd>&-"; fi
+    if ((fd > 2 && fd != 255)); then eval "exec $fd>&-"; fi
 done
 
 read -r -a stat </proc/self/stat
 echo "${stat[0]} ${stat[21]}" >"$dir/guard"
 
 unshare --mount --net --pid --fork --kill-child --propagation private \
-    bash -euc "$keeper" keeper "$dir" </dev/null &
+    bash -eu "$dir/keeper.sh" "$dir" </dev/null &
 unshare=$!
 
 if [ "$mode" = attached ]; then

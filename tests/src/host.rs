@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::state::Process;
 use crate::users::User;
-use crate::wait;
+use crate::{machine, wait};
 
 /// Domain of all hosts, and HTCondor's `UID_DOMAIN`.
 pub const DOMAIN: &str = "pool";
@@ -23,8 +23,14 @@ pub const DOMAIN: &str = "pool";
 /// Network bits of [`Host::address`]. Every pool has the same subnet: its bridge is in a network namespace that nobody else sees.
 const NETWORK_BITS: u8 = 24;
 
-/// The programs of a host, and nothing that the caller's environment says.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Whatever the caller left open (a jobserver, a test runner's pipes) is no business of a host's processes; CRIU would even refuse
+/// to freeze a job that has inherited such a descriptor.
+const CLOSE_INHERITED: &str = r#"
+for fd in /proc/self/fd/*; do
+    fd=${fd##*/}
+    if ((fd > 2)); then eval "exec $fd>&-"; fi
+done
+exec "$@""#;
 
 /// What a host does in its pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,6 +81,7 @@ impl Host {
         }
         // setsid, so that a Ctrl-C meant for the caller is not the host's.
         let mut child = Command::new("setsid")
+            .env("PATH", machine::PATH)
             .args([
                 "nsenter",
                 "--target",
@@ -86,7 +93,8 @@ impl Host {
             ])
             .args(["unshare", "--mount", "--net", "--pid", "--uts", "--ipc"])
             .args(["--fork", "--kill-child", "--propagation", "private", "--"])
-            .args(["bash", "-euc", include_str!("../scripts/host.sh"), "host"])
+            .args(["bash", "-eu"])
+            .arg(self.pool.join("host.sh"))
             .arg(&self.pool)
             .arg(&self.name)
             .arg(keeper.pid.to_string())
@@ -248,6 +256,7 @@ impl Host {
             // What a glidein has on a worker node: nothing, and no way to get it.
             command.args(["--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"]);
         }
+        command.args(["bash", "-c", CLOSE_INHERITED, "bash"]);
         let name = user.name();
         command
             .args(["env", "--ignore-environment", &format!("--chdir={dir}")])
@@ -256,14 +265,14 @@ impl Host {
                 format!("USER={name}"),
                 format!("LOGNAME={name}"),
             ])
-            .args([format!("PATH={PATH}"), "LANG=C.UTF-8".to_owned()]);
+            .args([format!("PATH={}", machine::PATH), "LANG=C.UTF-8".to_owned()]);
         if let Some(term) = std::env::var_os("TERM").and_then(|term| term.into_string().ok()) {
             command.arg(format!("TERM={term}"));
         }
         if self.role == Role::Glidein {
             command.arg(format!("CONDOR_CONFIG={}/condor_config", self.condor_dir()));
         }
-        command.stdin(Stdio::null()).env("PATH", PATH);
+        command.stdin(Stdio::null()).env("PATH", machine::PATH);
         Ok(command)
     }
 

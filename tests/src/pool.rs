@@ -18,6 +18,13 @@ use crate::state::{self, Process};
 use crate::users::User;
 use crate::{logs, wait};
 
+/// In the pool's directory while it lives, so that a list of processes shows their names and not their texts.
+const SCRIPTS: [(&str, &str); 3] = [
+    ("guard.sh", include_str!("../scripts/guard.sh")),
+    ("keeper.sh", include_str!("../scripts/keeper.sh")),
+    ("host.sh", include_str!("../scripts/host.sh")),
+];
+
 /// How long daemons may take to find each other; far above what they take.
 const UP_LIMIT: Duration = Duration::from_secs(60);
 
@@ -99,6 +106,9 @@ impl Pool {
                 fs::create_dir_all(dir.join(below))
                     .with_context(|| format!("create {}", dir.display()))?;
             }
+            for (name, script) in SCRIPTS {
+                fs::write(dir.join(name), script).with_context(|| format!("write {name}"))?;
+            }
             fs::write(dir.join("owner"), Process::current()?.to_string())?;
             let layout = Layout::new(spec, &dir);
             let guard = Some(start_guard(&dir, detached)?);
@@ -125,6 +135,10 @@ impl Pool {
 
     fn bring_up(&self, spec: &Spec, root: &Path) -> Result<()> {
         let keeper = wait::until("the pool's keeper", Duration::from_secs(10), || {
+            let guard = Process::noted(&self.dir.join("guard"));
+            if guard.is_some_and(|guard| !guard.is_alive()) {
+                bail!("the pool's guard has ended");
+            }
             Ok(Process::noted(&self.dir.join("keeper")))
         })
         .with_context(|| fs::read_to_string(self.dir.join("log/guard")).unwrap_or_default())?;
@@ -293,10 +307,11 @@ fn start_guard(dir: &Path, detached: bool) -> Result<Child> {
     let log = fs::File::create(dir.join("log/guard"))?;
     // setsid, so that a Ctrl-C that ends the owner leaves the guard to clean up behind it.
     Command::new("setsid")
-        .args(["bash", "-uc", include_str!("../scripts/guard.sh"), "guard"])
+        .env("PATH", machine::PATH)
+        .args(["bash", "-u"])
+        .arg(dir.join("guard.sh"))
         .arg(dir)
         .arg(if detached { "detached" } else { "attached" })
-        .arg(include_str!("../scripts/keeper.sh"))
         .stdin(if detached {
             Stdio::null()
         } else {

@@ -7,6 +7,7 @@
 //!            guard       the process that removes this directory when the keeper is gone
 //!            keeper      init of the pool's namespaces: kill it, and the pool is over
 //!            init/HOST   init of a host
+//!            *.sh        what guard, keeper and hosts run
 //!            pool.json   what the pool is made of
 //!            log/        what guard, keeper and hosts printed
 //!            hosts/HOST/ upper and work layers of the host's overlay
@@ -157,7 +158,10 @@ pub(crate) fn clean_leftovers(pools: &Path) -> Result<()> {
         let dir = pools.join(&name);
         if !is_alive(&dir) {
             eprintln!("removing what is left of pool {name}");
-            destroy(&dir)?;
+            // What cannot be removed is in nobody's way but its own.
+            if let Err(error) = destroy(&dir) {
+                eprintln!("cannot: {error:#}");
+            }
         }
     }
     Ok(())

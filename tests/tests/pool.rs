@@ -34,6 +34,8 @@ on_both_versions!(
     a_job_that_matches_nowhere_is_told_which_clause,
     a_job_that_is_held_ends_the_waiting_for_it,
     a_host_has_no_criu_if_it_is_to_have_none,
+    criu_freezes_and_thaws_in_a_host_without_root,
+    running_out_of_time_shows_the_logs_that_matter,
 );
 
 struct Shared {
@@ -70,6 +72,13 @@ fn on_shared_pool(version: HtCondor, test: fn(&Shared) -> Result<()>) {
     }
 }
 
+/// One job per kind of execution point, waiting side by side.
+fn on_both_hosts<'p>(
+    submit: impl Fn(&str) -> Result<Job<'p>>,
+) -> Result<[(&'static str, Job<'p>); 2]> {
+    Ok([("ep1", submit("ep1")?), ("ep2", submit("ep2")?)])
+}
+
 fn a_pool_is_up_in_time(shared: &Shared) -> Result<()> {
     eprintln!(
         "HtCondor {} was up after {:?}",
@@ -81,18 +90,17 @@ fn a_pool_is_up_in_time(shared: &Shared) -> Result<()> {
 }
 
 fn a_job_runs_on_each_execution_point(shared: &Shared) -> Result<()> {
-    let pool = &shared.pool;
     let script = "echo hello from $(hostname) as $(id -un); echo oops >&2; exit 3";
-    let jobs: Vec<Job> = ["ep1", "ep2"]
-        .map(|host| pool.submit(&Submit::script(script).on_host(host)))
-        .into_iter()
-        .collect::<Result<_>>()?;
-    for (job, greeting) in jobs
-        .iter()
-        .zip(["hello from ep1 as alice\n", "hello from ep2 as pilot\n"])
+    for (host, job) in
+        on_both_hosts(|host| shared.pool.submit(&Submit::script(script).on_host(host)))?
     {
+        let user = if host == "ep1" { "alice" } else { "pilot" };
         ensure!(job.wait_end()? == Exit::Code(3), "it ended otherwise");
-        ensure!(job.output()? == greeting, "it printed {:?}", job.output()?);
+        ensure!(
+            job.output()? == format!("hello from {host} as {user}\n"),
+            "it printed {:?}",
+            job.output()?
+        );
         ensure!(job.error()? == "oops\n", "it complained {:?}", job.error()?);
     }
     Ok(())
@@ -101,16 +109,25 @@ fn a_job_runs_on_each_execution_point(shared: &Shared) -> Result<()> {
 fn a_job_can_make_its_own_namespaces(shared: &Shared) -> Result<()> {
     let script = r#"exec unshare --user --map-root-user --pid --fork --mount --mount-proc --ipc --uts sh -c '
         mount -t tmpfs none /mnt && mount --bind . /srv && echo $$ $(awk "{print \$2}" /proc/self/uid_map)'"#;
-    for (host, uid) in [("ep1", User::Alice.uid()), ("ep2", User::Pilot.uid())] {
-        let job = shared.pool.submit(&Submit::script(script).on_host(host))?;
+    for (host, job) in
+        on_both_hosts(|host| shared.pool.submit(&Submit::script(script).on_host(host)))?
+    {
+        let uid = if host == "ep1" {
+            User::Alice.uid()
+        } else {
+            User::Pilot.uid()
+        };
         let exit = job.wait_end()?;
         ensure!(
             exit == Exit::Code(0),
             "on {host} it ended with {exit:?}: {}",
             job.error()?
         );
-        let printed = job.output()?;
-        ensure!(printed == format!("1 {uid}\n"), "on {host}: {printed}");
+        ensure!(
+            job.output()? == format!("1 {uid}\n"),
+            "on {host}: {}",
+            job.output()?
+        );
     }
     Ok(())
 }
@@ -161,14 +178,18 @@ fn a_vacated_job_gets_back_what_it_saved(shared: &Shared) -> Result<()> {
         trap 'echo saved on $(hostname) >saved; exit 0' TERM
         echo ready >ready
         sleep 600 & wait";
-    for host in ["ep1", "ep2"] {
+    let jobs = on_both_hosts(|host| {
         let submit = Submit::script(script)
             .on_host(host)
             .set("when_to_transfer_output", "ON_EXIT_OR_EVICT");
-        let job = shared.pool.submit(&submit)?;
-        ensure!(job.wait_start(1)? == host);
+        shared.pool.submit(&submit)
+    })?;
+    for (host, job) in &jobs {
+        ensure!(job.wait_start(1)? == *host);
         job.wait_scratch("ready", |text| (text == "ready\n").then_some(()))?;
         job.vacate()?;
+    }
+    for (host, job) in &jobs {
         job.wait_evicted(1)?;
         job.wait_start(2)?;
         let exit = job.wait_end()?;
@@ -224,4 +245,52 @@ fn a_host_has_no_criu_if_it_is_to_have_none(shared: &Shared) -> Result<()> {
         ensure!((found.trim() != "none") == has, "on {host}: {found}");
     }
     Ok(())
+}
+
+/// The environment that all of the project stands on: user namespaces, an unmasked /proc, nothing inherited.
+fn criu_freezes_and_thaws_in_a_host_without_root(shared: &Shared) -> Result<()> {
+    let supervisor = r#"
+        mount --make-rprivate / && mount -t proc proc /proc && mount --bind . /srv && cd /srv || exit 1
+        setsid setpriv --inh-caps=-all --ambient-caps=-all sh -c 'while :; do echo x; sleep 0.02; done' </dev/null >out 2>&1 &
+        until [ -s out ]; do sleep 0.01; done
+        export XDG_RUNTIME_DIR=/srv
+        criu() { setpriv --inh-caps=-setuid --ambient-caps=-setuid criu "$@" --unprivileged -D img -v4; }
+        criu dump -t $! -o dump.log || { grep Error img/dump.log; exit 2; }
+        wait $!
+        before=$(wc -l <out)
+        criu restore -o restore.log -d -S || { grep Error img/restore.log; exit 3; }
+        until [ $(wc -l <out) -gt $before ]; do sleep 0.01; done
+        echo thawed"#;
+    let namespaces = "exec unshare --user --map-user=1000 --map-group=1000 --keep-caps --mount --pid --ipc --uts --fork bash -c";
+    for (host, user) in [("ep1", User::Alice), ("ep2", User::Pilot)] {
+        let dir = format!("{}/criu", user.home());
+        let host = shared.pool.host(host)?;
+        host.make_dir(format!("{dir}/img"), user, 0o755)?;
+        host.make_dir(&dir, user, 0o755)?;
+        let script = format!("{namespaces} \"$0\" 2>&1");
+        let printed = host.run(user, &dir, &["bash", "-c", &script, supervisor])?;
+        ensure!(printed.contains("thawed"), "on {}: {printed}", host.name);
+    }
+    Ok(())
+}
+
+fn running_out_of_time_shows_the_logs_that_matter(shared: &Shared) -> Result<()> {
+    let job = shared
+        .pool
+        .submit(&Submit::script("true").on_host("nowhere"))?;
+    let error = job
+        .wait("a wonder", Duration::from_millis(500), |_| None::<()>)
+        .expect_err("it has nowhere to run");
+    let error = format!("{error:#}");
+    for part in [
+        "a wonder",
+        "Job submitted from host",
+        "ap SchedLog",
+        "ap NegotiatorLog",
+        "ep1 StartLog",
+        "ep2 StartLog",
+    ] {
+        ensure!(error.contains(part), "it does not show {part}: {error}");
+    }
+    job.remove()
 }
