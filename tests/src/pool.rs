@@ -201,6 +201,46 @@ impl Pool {
         .with_context(|| format!("the collector knows:\n{seen}\n{}", logs::of_pool(self)))
     }
 
+    /// The collector's ad of one slot of `host`, as text; none while it knows of none.
+    pub fn slot_ad(&self, host: &Host) -> Result<Option<String>> {
+        let only = format!("Machine == \"{}\"", host.full_name());
+        let query = [
+            "condor_status",
+            "-limit",
+            "1",
+            "-long",
+            "-constraint",
+            &only,
+        ];
+        let ad = self.ap().run(User::Root, "/", &query)?;
+        Ok((!ad.trim().is_empty()).then_some(ad))
+    }
+
+    /// Waits until the ad of a slot of `host` is as `condition` wants it, and gives what that made of it.
+    pub fn wait_slot<T>(
+        &self,
+        host: &Host,
+        what: &str,
+        condition: impl Fn(&str) -> Option<T>,
+    ) -> Result<T> {
+        let mut last = None;
+        wait::until(
+            &format!("{what} in a slot's ad of {}", host.name),
+            UP_LIMIT,
+            || {
+                last = self.slot_ad(host)?;
+                Ok(last.as_deref().and_then(&condition))
+            },
+        )
+        .with_context(|| {
+            format!(
+                "the ad is\n{}\n{}",
+                last.unwrap_or_default(),
+                logs::of_pool(self)
+            )
+        })
+    }
+
     /// Ends the pool: when this returns, no process, mount or directory of it is left.
     pub fn down(mut self) -> Result<()> {
         self.end()

@@ -35,6 +35,7 @@ on_both_versions!(
     a_job_that_is_held_ends_the_waiting_for_it,
     a_host_has_no_criu_if_it_is_to_have_none,
     criu_freezes_and_thaws_in_a_host_without_root,
+    what_a_startd_cron_job_prints_is_in_the_ads_of_its_slots,
     running_out_of_time_shows_the_logs_that_matter,
 );
 
@@ -44,9 +45,17 @@ struct Shared {
 }
 
 fn spec(version: HtCondor) -> Spec {
+    let cron = |value: &str| {
+        format!(
+            "STARTD_CRON_JOBLIST = $(STARTD_CRON_JOBLIST) TEST\n\
+             STARTD_CRON_TEST_EXECUTABLE = /bin/echo\n\
+             STARTD_CRON_TEST_ARGS = TestedByCron = {value}\n\
+             STARTD_CRON_TEST_MODE = OneShot"
+        )
+    };
     Spec::new(version)
-        .ep(Ep::root().slots(2))
-        .ep(Ep::glidein().slots(2))
+        .ep(Ep::root().slots(2).config(cron("true")))
+        .ep(Ep::glidein().slots(2).config(cron("false")))
         .ep(Ep::root().without_criu().config("START = False"))
 }
 
@@ -271,6 +280,22 @@ fn criu_freezes_and_thaws_in_a_host_without_root(shared: &Shared) -> Result<()> 
         let printed = host.run(user, &dir, &["bash", "-c", &script, supervisor])?;
         ensure!(printed.contains("thawed"), "on {}: {printed}", host.name);
     }
+    Ok(())
+}
+
+fn what_a_startd_cron_job_prints_is_in_the_ads_of_its_slots(shared: &Shared) -> Result<()> {
+    for (host, has) in [("ep1", true), ("ep2", false)] {
+        let host = shared.pool.host(host)?;
+        let line = format!("TestedByCron = {has}");
+        shared.pool.wait_slot(host, &line, |ad| {
+            ad.lines().any(|found| found == line).then_some(())
+        })?;
+    }
+    let job = shared
+        .pool
+        .submit(&Submit::script("hostname").set("requirements", "TARGET.TestedByCron =?= true"))?;
+    job.wait_end()?;
+    ensure!(job.output()? == "ep1\n", "it ran on {}", job.output()?);
     Ok(())
 }
 
