@@ -64,17 +64,22 @@ fn has(command: &str) -> bool {
 }
 
 fn apt(args: &[&str]) -> Result<()> {
-    let status = Command::new("apt-get")
-        .args(["-qq"])
-        .args(args)
+    let ended = Command::new("apt-get")
         .env("PATH", PATH)
         .env("DEBIAN_FRONTEND", "noninteractive")
+        .arg("-qq")
+        .args(args)
         .stdin(Stdio::null())
-        .stdout(std::io::stderr())
-        .status()
+        .output()
         .context("run apt-get")?;
-    if !status.success() {
-        bail!("apt-get {} ended with {status}", args.join(" "));
+    if !ended.status.success() {
+        let printed = String::from_utf8_lossy(&ended.stderr);
+        bail!(
+            "apt-get {} ended with {}: {}",
+            args.join(" "),
+            ended.status,
+            printed.trim()
+        );
     }
     Ok(())
 }
