@@ -1,5 +1,6 @@
 //! The `pool` command.
 
+use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -20,13 +21,13 @@ const POOL_VARIABLE: &str = "CRIU_POOL";
 
 const EXAMPLES: &str = "\
 Examples:
-  pool up                                          two execution points: one as root, one as a glidein
+  pool up                         one execution point as root, one as a glidein
   pool up --htcondor 23.9 --ep glidein --ep nocriu
   pool status
-  pool submit job.sub                              as alice; its executable and input files go along
-  pool exec ap condor_q                            as root; --user alice for her
-  pool run -- sh -c 'pool exec ap condor_status'   a pool for one command only
-  pool shell                                       alice on the access point
+  pool submit job.sub             as alice; files that it names go along
+  pool exec ap condor_q           as root; --user alice for her
+  pool run -- pool status         a pool for one command only
+  pool shell                      alice on the access point
   pool down";
 
 /// Real pools of HTCondor on this machine: hosts are namespaces, and nothing of them is left when they are down.
@@ -176,34 +177,21 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Action::Up { what } => {
             let start = Instant::now();
             let pool = Pool::up_detached(&cli.name, &what.spec()?)?;
-            println!(
-                "pool {} is up after {:.1} s",
+            let took = start.elapsed().as_secs_f64();
+            say(&format!(
+                "pool {} is up after {took:.1} s\n{}",
                 pool.name,
-                start.elapsed().as_secs_f64()
-            );
-            print_hosts(&pool);
+                hosts(&pool)
+            ));
         }
-        Action::Run { what, command } => {
-            let pool = Pool::up(&what.spec()?)?;
-            let (program, args) = command.split_first().context("no command")?;
-            let ended = Command::new(program)
-                .args(args)
-                .env(POOL_VARIABLE, &pool.name)
-                .status();
-            pool.down()?;
-            let ended = ended.with_context(|| format!("run {program}"))?;
-            return Ok(ended
-                .code()
-                .and_then(|code| u8::try_from(code).ok())
-                .map_or(ExitCode::FAILURE, ExitCode::from));
-        }
+        Action::Run { what, command } => return run_with_pool(what, command),
         Action::Down => {
-            let was = pool::down(&cli.name)?;
-            println!(
-                "pool {} {}",
-                cli.name,
-                if was { "is down" } else { "was not up" }
-            );
+            let outcome = if pool::down(&cli.name)? {
+                "is down"
+            } else {
+                "was not up"
+            };
+            say(&format!("pool {} {outcome}\n", cli.name));
         }
         Action::Exec {
             host,
@@ -213,7 +201,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
             let pool = Pool::attach(&cli.name)?;
             return Err(enter(pool.host(host)?, (*user).into(), "/", command));
         }
-        Action::Submit { file } => print!("{}", submit(&Pool::attach(&cli.name)?, file)?),
+        Action::Submit { file } => say(&submit(&Pool::attach(&cli.name)?, file)?),
         Action::Shell { host, user } => {
             let pool = Pool::attach(&cli.name)?;
             let user = User::from(*user);
@@ -224,34 +212,58 @@ fn run(cli: &Cli) -> Result<ExitCode> {
                 &["bash".to_owned()],
             ));
         }
-        Action::Status => {
-            for name in state::names(&state::pools_dir())? {
-                match Pool::attach(&name) {
-                    Ok(pool) => {
-                        println!("pool {name}: HTCondor {}", pool.version());
-                        print_hosts(&pool);
-                        println!(
-                            "{}",
-                            pool.ap().run(User::Root, "/", &["condor_status"])?.trim()
-                        );
-                    }
-                    Err(error) => println!("pool {name}: {error:#}"),
-                }
-            }
-        }
+        Action::Status => status()?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn print_hosts(pool: &Pool) {
-    for host in pool.hosts() {
+/// A command on this machine, with a pool for as long as it runs.
+fn run_with_pool(what: &What, command: &[String]) -> Result<ExitCode> {
+    let pool = Pool::up(&what.spec()?)?;
+    let (program, args) = command.split_first().context("no command")?;
+    let ended = Command::new(program)
+        .args(args)
+        .env(POOL_VARIABLE, &pool.name)
+        .status();
+    pool.down()?;
+    let code = ended.with_context(|| format!("run {program}"))?.code();
+    Ok(code
+        .and_then(|code| u8::try_from(code).ok())
+        .map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+fn status() -> Result<()> {
+    for name in state::names(&state::pools_dir())? {
+        match Pool::attach(&name) {
+            Ok(pool) => {
+                let slots = pool.ap().run(User::Root, "/", &["condor_status"])?;
+                say(&format!(
+                    "pool {name}: HTCondor {}\n{}{slots}",
+                    pool.version(),
+                    hosts(&pool)
+                ));
+            }
+            Err(error) => say(&format!("pool {name}: {error:#}\n")),
+        }
+    }
+    Ok(())
+}
+
+/// Prints what was asked for; whoever has stopped reading has enough.
+fn say(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+fn hosts(pool: &Pool) -> String {
+    let line = |host: &Host| {
         let role = match host.role {
             Role::AccessPoint => "access point",
             Role::Root => "execution point, daemons as root",
             Role::Glidein => "execution point, a glidein",
         };
-        println!("  {:5} {:12} {role}", host.name, host.address);
-    }
+        format!("  {:5} {:12} {role}\n", host.name, host.address)
+    };
+    pool.hosts().iter().map(line).collect()
 }
 
 /// Becomes a command on a host; returns only with the reason why not.

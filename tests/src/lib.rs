@@ -2,7 +2,7 @@
 //!
 //! | module | takes -> gives |
 //! |---|---|
-//! | [`require`] | machine -> "this test can run here", or why not |
+//! | [`mod@require`] | machine -> "this test can run here", or why not |
 //! | [`machine`] | machine -> the commands that the rest calls |
 //! | [`roots`] | a distribution's name -> an unpacked root with HTCondor and CRIU, cached |
 //! | [`state`] | pools directory -> which pools live, which are leftovers; leftovers -> nothing |

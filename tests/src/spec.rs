@@ -74,7 +74,7 @@ impl Ep {
         self
     }
 
-    /// Copies a program of the machine to `to`: absolute, or a name in [`Host::libexec`].
+    /// Copies a program of the machine to `to`: absolute, or a name in [`libexec`](crate::host::Host::libexec).
     #[must_use]
     pub fn install(mut self, from: impl Into<PathBuf>, to: impl Into<PathBuf>) -> Self {
         self.installs.push(Install {
