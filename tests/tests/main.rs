@@ -1,5 +1,6 @@
 //! Tests on real pools.
 #![forbid(unsafe_code)]
 
+mod glidein;
 mod pool;
 mod traces;
