@@ -80,6 +80,8 @@ STARTER_UPDATE_INTERVAL = 2
 MachineMaxVacateTime = 600
 RUNBENCHMARKS = False
 DOCKER =
+# Not where HTCondor looks by itself; where it is missing (23.9's root) the slot says so.
+SINGULARITY = /usr/bin/apptainer
 MEMORY = 1024 * $(NUM_CPUS)
 SLOT_TYPE_1 = cpus=1
 SLOT_TYPE_1_PARTITIONABLE = False
