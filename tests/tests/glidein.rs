@@ -2,11 +2,13 @@
 
 use anyhow::{Result, ensure};
 use tests::events::Kind;
+use tests::job::LIMIT;
 use tests::pool::Pool;
 use tests::require;
 use tests::roots::HtCondor;
 use tests::spec::{Ep, Spec};
 use tests::submit::Submit;
+use tests::users::User;
 
 /// A job that would save something if it were asked to leave.
 const SAVES: &str = "\
@@ -41,7 +43,7 @@ fn a_pilots_end_kills_its_job_unasked(version: HtCondor) -> Result<()> {
     let glidein = pool.host("ep1")?;
     // The two minutes that a real pilot has are not worth waiting for.
     glidein.reconfigure("GLIDEIN_ToDie = 1\nSHUTDOWN_GRACEFUL_TIMEOUT = 2")?;
-    let gone = job.wait("the loss of its pilot", tests::job::LIMIT, |events| {
+    let gone = job.wait("the loss of its pilot", LIMIT, |events| {
         events
             .iter()
             .find(|event| !matches!(event.kind, Kind::Submitted | Kind::Started | Kind::Other(_)))
@@ -53,7 +55,7 @@ fn a_pilots_end_kills_its_job_unasked(version: HtCondor) -> Result<()> {
         "it came to {gone}"
     );
     let spooled = pool.ap().run(
-        tests::users::User::Root,
+        User::Root,
         "/",
         &["find", pool.ap().condor_dir(), "-name", "saved"],
     )?;

@@ -80,7 +80,7 @@ fn shared(version: HtCondor) -> &'static Result<Shared, String> {
 }
 
 fn on_shared_pool(version: HtCondor, test: fn(&Shared) -> Result<()>) {
-    require!(root, namespaces, roots);
+    require!(root, namespaces, user_namespaces, roots);
     match shared(version) {
         Ok(shared) => test(shared).unwrap_or_else(|error| panic!("{error:#}")),
         Err(error) => panic!("{error}"),
