@@ -1,7 +1,7 @@
 //! HTCondor's configuration for each kind of host.
 //!
 //! Written whole instead of layered over a distribution's, so that both versions and both kinds of execution point start from the
-//! same lines. A caller's own lines come last and win.
+//! same lines. A caller's own lines come last and win; `$(POOL_LIBEXEC)` in them is where its programs are, on either kind.
 
 use std::fmt::Write;
 
@@ -80,6 +80,8 @@ STARTER_UPDATE_INTERVAL = 2
 MachineMaxVacateTime = 600
 RUNBENCHMARKS = False
 DOCKER =
+# Not where HTCondor looks by itself; where it is missing (23.9's root) the slot says so.
+SINGULARITY = /usr/bin/apptainer
 MEMORY = 1024 * $(NUM_CPUS)
 SLOT_TYPE_1 = cpus=1
 SLOT_TYPE_1_PARTITIONABLE = False
@@ -154,11 +156,8 @@ pub(crate) fn execution_point(host: &Host, ep: &Ep, now: u64) -> String {
 
 fn head(host: &Host) -> String {
     debug_assert!(COMMON.contains(&format!("UID_DOMAIN = {DOMAIN}\n")));
-    format!(
-        "LOCAL_DIR = {}\nNETWORK_INTERFACE = {}\n{COMMON}",
-        host.condor_dir(),
-        host.address
-    )
+    let (dir, libexec, address) = (host.condor_dir(), host.libexec(), host.address);
+    format!("LOCAL_DIR = {dir}\nPOOL_LIBEXEC = {libexec}\nNETWORK_INTERFACE = {address}\n{COMMON}")
 }
 
 fn finish(mut text: String, lines: &[String]) -> String {

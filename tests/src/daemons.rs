@@ -50,11 +50,7 @@ impl Host {
             self.make_dir(&path, user, 0o755)?;
             chown(self.path(&path), Some(condor_uid), Some(condor_gid))?;
         }
-        let config_file = match self.role {
-            Role::Glidein => format!("{dir}/condor_config"),
-            Role::AccessPoint | Role::Root => "/etc/condor/condor_config".to_owned(),
-        };
-        self.write(&config_file, config, user, 0o644)?;
+        self.write(self.config_file(), config, user, 0o644)?;
         // A glidein's startup script keeps the master in the foreground below itself; here its parent is the host's init.
         let mut command = self.command(user, dir)?;
         let status = command
@@ -72,6 +68,21 @@ impl Host {
             );
         }
         Ok(())
+    }
+
+    /// Adds lines to HTCondor's configuration and makes the running daemons read it.
+    pub fn reconfigure(&self, lines: &str) -> Result<()> {
+        let config = self.read(self.config_file())? + lines + "\n";
+        self.write(self.config_file(), config, self.daemons(), 0o644)?;
+        self.run(self.daemons(), self.condor_dir(), &["condor_reconfig"])
+            .map(drop)
+    }
+
+    pub(crate) fn config_file(&self) -> &'static str {
+        match self.role {
+            Role::Glidein => "/home/pilot/glide/condor_config",
+            Role::AccessPoint | Role::Root => "/etc/condor/condor_config",
+        }
     }
 
     fn condor_ids(&self) -> Result<(u32, u32)> {

@@ -270,7 +270,7 @@ impl Host {
             command.arg(format!("TERM={term}"));
         }
         if self.role == Role::Glidein {
-            command.arg(format!("CONDOR_CONFIG={}/condor_config", self.condor_dir()));
+            command.arg(format!("CONDOR_CONFIG={}", self.config_file()));
         }
         command.stdin(Stdio::null()).env("PATH", machine::PATH);
         Ok(command)

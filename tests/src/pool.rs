@@ -247,15 +247,14 @@ impl Pool {
     }
 
     fn end(&mut self) -> Result<()> {
-        if let Some(mut guard) = self.guard.take() {
-            drop(guard.stdin.take());
-            if let Some(pipe) = guard.stdin.take() {
-                drop(pipe);
-                // A guard that ends has removed the pool; what one that does not end left over is removed below.
-                let _ = wait::until("the guard", Duration::from_secs(30), || {
-                    Ok(guard.try_wait()?)
-                });
-            }
+        if let Some(mut guard) = self.guard.take()
+            && let Some(pipe) = guard.stdin.take()
+        {
+            drop(pipe);
+            // A guard that ends has removed the pool; what one that does not end left over is removed below.
+            let _ = wait::until("the guard", Duration::from_secs(30), || {
+                Ok(guard.try_wait()?)
+            });
         }
         if self.dir.exists() {
             state::destroy(&self.dir)

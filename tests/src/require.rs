@@ -62,6 +62,36 @@ pub fn namespaces() -> Need {
     }
 }
 
+/// An ordinary user can make a user namespace and the others in it: what every job that is to be frozen does.
+pub fn user_namespaces() -> Need {
+    let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+    let all = [
+        "unshare",
+        "--user",
+        "--map-root-user",
+        "--mount",
+        "--pid",
+        "--ipc",
+        "--uts",
+        "--fork",
+        "true",
+    ];
+    let made = Command::new("setpriv")
+        .args(nobody)
+        .args(all)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| format!("setpriv cannot be run: {error}"))?;
+    if made.status.success() {
+        Ok(())
+    } else {
+        Err(format!(
+            "no user namespaces for ordinary users: {}",
+            String::from_utf8_lossy(&made.stderr).trim()
+        ))
+    }
+}
+
 /// Both distribution roots are cached, or can be made now.
 pub fn roots() -> Need {
     for version in HtCondor::ALL {

@@ -85,9 +85,6 @@ impl FromStr for HtCondor {
     }
 }
 
-/// What apt says of a Release file whose keys it does not know.
-const KEYRING_TOO_OLD: [&str; 3] = ["NO_PUBKEY", "Missing key", "is not signed"];
-
 /// Where roots are kept: `CRIU_TEST_ROOTS`, else `roots` in the build directory.
 pub fn roots_dir() -> PathBuf {
     std::env::var_os("CRIU_TEST_ROOTS")
@@ -124,51 +121,16 @@ fn build(version: HtCondor, root: &Path) -> Result<()> {
     );
     let start = Instant::now();
     let temporary = root.with_extension("tmp");
-    let mut made = unpack(version, &temporary, None)?;
-    if let Err(printed) = &made
-        && KEYRING_TOO_OLD.iter().any(|hint| printed.contains(hint))
-        && version == HtCondor::V25
-    {
-        eprintln!(
-            "this machine's keys are older than Debian {}: taking those of trixie",
-            version.suite()
-        );
-        let keyrings = get(HtCondor::V23_9)?.join("usr/share/keyrings");
-        made = unpack(version, &temporary, Some(&keyrings))?;
+    if temporary.exists() {
+        fs::remove_dir_all(&temporary)
+            .with_context(|| format!("remove {}", temporary.display()))?;
     }
-    if let Err(printed) = made {
-        let lines: Vec<&str> = printed.lines().collect();
-        let tail = &lines[lines.len().saturating_sub(20)..];
-        bail!(
-            "mmdebstrap cannot unpack Debian {}:\n{}",
-            version.suite(),
-            tail.join("\n")
-        );
-    }
-    fs::rename(&temporary, root).with_context(|| format!("rename to {}", root.display()))?;
-    eprintln!("unpacked {} in {:.0?}", version.suite(), start.elapsed());
-    Ok(())
-}
-
-/// Runs mmdebstrap into an empty `to`; what it printed if it failed.
-fn unpack(version: HtCondor, to: &Path, keyrings: Option<&Path>) -> Result<Result<(), String>> {
-    if to.exists() {
-        fs::remove_dir_all(to).with_context(|| format!("remove {}", to.display()))?;
-    }
-    let mut command = Command::new("mmdebstrap");
-    if let Some(keyrings) = keyrings {
-        command.arg(format!("--keyring={}", keyrings.display()));
-    }
-    let ended = command
+    let made = Command::new("mmdebstrap")
         .env("PATH", machine::PATH)
-        .args([
-            "--quiet",
-            "--variant=minbase",
-            "--mode=root",
-            "--format=directory",
-        ])
+        .args(["--variant=minbase", "--mode=root", "--format=directory"])
         // sid's Release file may be past its date where a mirror lags behind.
         .arg("--aptopt=Acquire::Check-Valid-Until \"false\"")
+        .arg("--aptopt=Acquire::Retries \"3\"")
         // Documentation and translations are never looked at in a host.
         .args([
             "--dpkgopt=path-exclude=/usr/share/doc/*",
@@ -176,16 +138,27 @@ fn unpack(version: HtCondor, to: &Path, keyrings: Option<&Path>) -> Result<Resul
         ])
         .arg(format!("--include={}", version.packages().join(",")))
         .arg(version.suite())
-        .arg(to)
+        .arg(&temporary)
         .stdin(Stdio::null())
         .output()
         .context("run mmdebstrap")?;
-    if ended.status.success() {
-        return Ok(Ok(()));
+    if !made.status.success() {
+        let printed = String::from_utf8_lossy(&made.stderr);
+        let lines: Vec<&str> = printed.lines().collect();
+        let tail = lines[lines.len().saturating_sub(20)..].join("\n");
+        // Debian 12's keys are enough for both suites.
+        let hint = if printed.contains("NO_PUBKEY") {
+            "\nthis machine needs a newer debian-archive-keyring"
+        } else {
+            ""
+        };
+        bail!(
+            "mmdebstrap {} ended with {}:\n{tail}{hint}",
+            version.suite(),
+            made.status
+        );
     }
-    Ok(Err(format!(
-        "{}ended with {}",
-        String::from_utf8_lossy(&ended.stderr),
-        ended.status
-    )))
+    fs::rename(&temporary, root).with_context(|| format!("rename to {}", root.display()))?;
+    eprintln!("unpacked {} in {:.0?}", version.suite(), start.elapsed());
+    Ok(())
 }

@@ -67,7 +67,7 @@ impl Ep {
         self
     }
 
-    /// Lines of HTCondor configuration, after all others. `$(LOCAL_DIR)` and the like work.
+    /// Lines of HTCondor configuration, after all others. `$(POOL_LIBEXEC)` is where [`Self::install`] puts programs.
     #[must_use]
     pub fn config(mut self, lines: impl Into<String>) -> Self {
         self.config.push(lines.into());

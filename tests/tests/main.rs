@@ -1,6 +1,7 @@
 //! Tests on real pools.
 #![forbid(unsafe_code)]
 
+mod glidein;
 mod pool;
 mod survive;
 mod traces;

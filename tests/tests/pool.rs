@@ -48,14 +48,20 @@ fn spec(version: HtCondor) -> Spec {
     let cron = |value: &str| {
         format!(
             "STARTD_CRON_JOBLIST = $(STARTD_CRON_JOBLIST) TEST\n\
-             STARTD_CRON_TEST_EXECUTABLE = /bin/echo\n\
+             STARTD_CRON_TEST_EXECUTABLE = $(POOL_LIBEXEC)/say\n\
              STARTD_CRON_TEST_ARGS = TestedByCron = {value}\n\
              STARTD_CRON_TEST_MODE = OneShot"
         )
     };
     Spec::new(version)
-        .ep(Ep::root().slots(2).config(cron("true")))
-        .ep(Ep::glidein().slots(2).config(cron("false")))
+        .ep(Ep::root()
+            .slots(2)
+            .config(cron("true"))
+            .install("/bin/echo", "say"))
+        .ep(Ep::glidein()
+            .slots(2)
+            .config(cron("false"))
+            .install("/bin/echo", "say"))
         .ep(Ep::root().without_criu().config("START = False"))
 }
 
@@ -74,7 +80,7 @@ fn shared(version: HtCondor) -> &'static Result<Shared, String> {
 }
 
 fn on_shared_pool(version: HtCondor, test: fn(&Shared) -> Result<()>) {
-    require!(root, namespaces, roots);
+    require!(root, namespaces, user_namespaces, roots);
     match shared(version) {
         Ok(shared) => test(shared).unwrap_or_else(|error| panic!("{error:#}")),
         Err(error) => panic!("{error}"),
