@@ -12,10 +12,9 @@
 //!
 //! Until the rename there is only a temporary file, which goes away with any error: an older archive stays as it was.
 
+mod flush;
 mod scan;
 mod write;
-
-pub(crate) use write::threads;
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -156,6 +155,11 @@ pub fn pack(
         path: out.to_owned(),
         source,
     };
+    let flusher = if options.sync {
+        Some(flush::Flusher::start(&temp.file).map_err(write)?)
+    } else {
+        None
+    };
     let paced = Paced::new(monitor, Stage::Pack, raw_bytes);
     let job = write::Job {
         entries: &manifest.contents.entries,
@@ -163,6 +167,7 @@ pub fn pack(
         frames: &frames,
         options: &Options { chunk, ..*options },
         file: &temp.file,
+        flusher: flusher.as_ref(),
         out,
         paced: &paced,
     };
@@ -172,13 +177,13 @@ pub fn pack(
     let json = manifest.to_json()?;
     let front = front(&json, manifest.head.created, room)?;
     temp.file.write_all_at(&front, 0).map_err(write)?;
-    if options.sync {
+    if let Some(flusher) = flusher {
         monitor.progress(Progress {
             stage: Stage::Sync,
             done: 0,
             total: end,
         });
-        temp.file.sync_all().map_err(write)?;
+        flusher.finish().map_err(write)?;
         monitor.progress(Progress {
             stage: Stage::Sync,
             done: end,
