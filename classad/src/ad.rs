@@ -348,6 +348,11 @@ impl Expr {
         self.as_ref().to_old()
     }
 
+    /// Like [`Expr::to_old`], as bytes: strings need not be UTF-8.
+    pub fn to_old_bytes(&self) -> Vec<u8> {
+        self.as_ref().print_bytes(Syntax::Old)
+    }
+
     /// The expression with a line for each element of lists and ads.
     pub fn to_pretty(&self) -> String {
         self.as_ref().print(Syntax::Pretty)

@@ -14,12 +14,18 @@ mod ad;
 
 mod builtins;
 mod eval;
+mod flatten;
 mod matching;
+mod refs;
+mod regex;
 
+mod json;
 mod unparse;
 
 pub use ad::{ClassAd, Expr, ExprRef};
 pub use eval::Scope;
+pub use flatten::Flat;
 pub use matching::{MatchResult, matches};
 pub use parse::ParseError;
+pub use refs::References;
 pub use value::{AbsTime, Text, Value};

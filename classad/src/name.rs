@@ -88,8 +88,13 @@ impl Name {
     /// The built-in function of this name.
     #[inline]
     pub(crate) fn builtin(self) -> Option<u16> {
-        let index = self.key().wrapping_sub(FIRST_BUILTIN);
-        ((index as usize) < builtins::NAMES.len()).then_some(index as u16)
+        // `CurrentTime` is a reserved name first, so its function is the last one, which has no key of its own.
+        let index = match self.key() {
+            CURRENT_TIME => builtins::NAMES.len() as u32 - 1,
+            key => key.wrapping_sub(FIRST_BUILTIN),
+        };
+        let own = builtins::NAMES.len() as u32 - u32::from(self.key() != CURRENT_TIME);
+        (index < own).then_some(index as u16)
     }
 
     /// Interns a name that the program itself uses.
@@ -186,7 +191,8 @@ impl Global {
             spellings: Vec::new(),
             bytes: 0,
         };
-        for name in RESERVED.iter().chain(builtins::NAMES.iter()) {
+        let functions = &builtins::NAMES[..builtins::NAMES.len() - 1];
+        for name in RESERVED.iter().chain(functions) {
             let _ = global.intern(name.as_bytes(), false);
         }
         global

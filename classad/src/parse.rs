@@ -75,6 +75,15 @@ impl ParseError {
         }
     }
 
+    /// The error of a piece whose place in the text is not known: only what is wrong with it is kept.
+    pub(crate) fn because(self, inner: ParseError) -> ParseError {
+        ParseError {
+            expected: inner.expected,
+            found: inner.found,
+            ..self
+        }
+    }
+
     /// Moves the error to where the parsed piece lies in the whole text.
     fn within(mut self, line: u32, column: u32) -> ParseError {
         if self.line == 1 {

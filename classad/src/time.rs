@@ -375,7 +375,7 @@ fn directive<'f>(out: &mut Vec<u8>, spec: &'f [u8], tm: &Tm) -> &'f [u8] {
         return rest;
     };
     let from = out.len();
-    let mut field = |out: &mut Vec<u8>, value: i64, digits: usize, fill: u8| {
+    let field = |out: &mut Vec<u8>, value: i64, digits: usize, fill: u8| {
         let fill = pad.unwrap_or(fill);
         let digits = if fill == b'-' {
             1

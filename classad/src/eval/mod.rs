@@ -1,8 +1,636 @@
-//! Evaluation.
-use crate::ad::{ClassAd, Expr};
-use crate::value::Value;
+//! Evaluation: an expression, the ads around it, and limits on what it may cost.
+//!
+//! A [`Machine`] lives for one evaluation. It knows the ads that take part as *units* and owns what the evaluation makes:
+//! strings, lists and freshly parsed expressions. So values are small and copied freely, and nothing is counted or freed
+//! before the end.
+//!
+//! In a match the two ads are units 0 and 1, and units 2 to 4 are what the library puts around them: a context for each
+//! in which `TARGET` and its like are defined, and the match ad at the root.
+//!
+//! What bounds an evaluation, besides the library's own limits on depth and steps: every level of the evaluator's
+//! recursion is counted ([`MAX_FRAMES`]), long strings cost steps in proportion, and what is produced is limited
+//! ([`MAX_BYTES`]). Whoever exceeds a limit gets `error`.
 
-/// The ads that an expression is evaluated in.
+pub(crate) mod lookup;
+pub(crate) mod ops;
+
+use std::cell::{Cell, RefCell};
+
+use elsa::FrozenVec;
+
+use crate::ad::{ClassAd, Expr};
+use crate::builtins;
+use crate::name::Name;
+use crate::tree::{AdId, Arena, Node, NodeId, Op, tag};
+use crate::value::{AbsTime, Value};
+
+/// The library's limit on nested operators and references.
+pub(crate) const MAX_DEPTH: i32 = 400;
+/// The library's limit on evaluated nodes.
+const MAX_STEPS: i64 = 10_000_000;
+/// Levels of recursion of any kind; what fits into a stack of 2 MiB without optimization.
+pub(crate) const MAX_FRAMES: i32 = 1000;
+/// Bytes of strings and elements of lists (as many bytes as they take) that an evaluation may make.
+const MAX_BYTES: usize = 64 << 20;
+/// Levels of lists in a result: a list can contain itself.
+const MAX_LIST_DEPTH: u32 = 40;
+/// Elements of lists, on all levels, in a result.
+const MAX_ELEMENTS: u32 = 1 << 20;
+
+/// The evaluation is over: a limit was reached, and the result is `error` whatever is around it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stop;
+
+pub(crate) type Ev<'a> = Result<Val<'a>, Stop>;
+
+/// A value during evaluation. Lists and ads stay as they are written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Val<'a> {
+    Undefined,
+    Error,
+    Bool(bool),
+    Int(i64),
+    Real(f64),
+    Str(&'a [u8]),
+    Abs(AbsTime),
+    Rel(f64),
+    /// A list as written: its unit and node.
+    List(u32, NodeId),
+    /// A list made by selecting from the elements of another one.
+    Made(&'a [Val<'a>]),
+    /// A list made by a function. To the library this is another type than the former two.
+    Shared(&'a [Val<'a>]),
+    Ad(Place),
+}
+
+/// An ad that takes part in the evaluation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Place {
+    pub(crate) unit: u32,
+    pub(crate) ad: AdId,
+}
+
+/// No ad at all.
+pub(crate) const NOWHERE: Place = Place {
+    unit: u32::MAX,
+    ad: 0,
+};
+pub(crate) const LEFT: Place = Place { unit: 0, ad: 0 };
+pub(crate) const RIGHT: Place = Place { unit: 1, ad: 0 };
+pub(crate) const MATCH: Place = Place { unit: 4, ad: 0 };
+
+/// An arena that takes part, and what is around its ad.
+#[derive(Clone, Copy)]
+pub(crate) struct Unit<'a> {
+    pub(crate) arena: &'a Arena,
+    /// The ad of the arena that `owner` is around.
+    pub(crate) top: AdId,
+    pub(crate) owner: Place,
+    /// Where the unit's own ad looks further.
+    pub(crate) chain: Option<&'a ClassAd>,
+}
+
+/// Where evaluation is.
+#[derive(Clone, Copy)]
+pub(crate) struct At<'s, 'a> {
+    pub(crate) arena: &'a Arena,
+    pub(crate) unit: u32,
+    /// The ad in which names are looked up.
+    pub(crate) place: Place,
+    /// The outermost ad.
+    pub(crate) root: Place,
+    pub(crate) active: Option<&'s Active<'s>>,
+    /// An ad inside one of the matched ads, and the ad that names it lacks are looked up in.
+    pub(crate) context: Option<(Place, Place)>,
+}
+
+/// The attributes whose evaluation led here: one that leads to itself is undefined.
+pub(crate) struct Active<'s> {
+    unit: u32,
+    node: NodeId,
+    up: Option<&'s Active<'s>>,
+}
+
+/// What may still be nested: the library's count, and the levels of recursion.
+#[derive(Clone, Copy)]
+pub(crate) struct Depth {
+    pub(crate) left: i32,
+    frames: i32,
+}
+
+impl Depth {
+    pub(crate) fn full() -> Depth {
+        Depth {
+            left: MAX_DEPTH,
+            frames: MAX_FRAMES,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn deeper(self) -> Depth {
+        Depth {
+            left: self.left - 1,
+            ..self
+        }
+    }
+}
+
+pub(crate) struct Machine<'a> {
+    first: [Unit<'a>; 5],
+    count: u32,
+    more: RefCell<Vec<Unit<'a>>>,
+    steps: Cell<i64>,
+    bytes: Cell<usize>,
+    strings: FrozenVec<Vec<u8>>,
+    lists: FrozenVec<Vec<Val<'a>>>,
+    arenas: FrozenVec<Box<Arena>>,
+}
+
+impl<'a> Machine<'a> {
+    /// For one ad by itself.
+    pub(crate) fn single(my: &'a ClassAd) -> Machine<'a> {
+        let unit = Unit {
+            arena: &my.arena,
+            top: 0,
+            owner: NOWHERE,
+            chain: my.chained_parent(),
+        };
+        Machine::new([unit; 5], 1)
+    }
+
+    /// For two ads that are matched.
+    pub(crate) fn pair(left: &'a ClassAd, right: &'a ClassAd) -> Machine<'a> {
+        let around = lookup::surroundings();
+        let unit = |ad: &'a ClassAd, owner: u32| Unit {
+            arena: &ad.arena,
+            top: 0,
+            owner: Place { unit: owner, ad: 0 },
+            chain: ad.chained_parent(),
+        };
+        let context = |arena: &'a Arena, owner: Place| Unit {
+            arena,
+            top: 0,
+            owner,
+            chain: None,
+        };
+        let units = [
+            unit(left, 2),
+            unit(right, 3),
+            context(&around[0], MATCH),
+            context(&around[1], MATCH),
+            context(&around[2], NOWHERE),
+        ];
+        Machine::new(units, 5)
+    }
+
+    fn new(first: [Unit<'a>; 5], count: u32) -> Machine<'a> {
+        Machine {
+            first,
+            count,
+            more: RefCell::new(Vec::new()),
+            steps: Cell::new(MAX_STEPS),
+            bytes: Cell::new(0),
+            strings: FrozenVec::new(),
+            lists: FrozenVec::new(),
+            arenas: FrozenVec::new(),
+        }
+    }
+
+    /// Whether two ads are matched.
+    #[inline]
+    pub(crate) fn is_match(&self) -> bool {
+        self.count == 5
+    }
+
+    #[inline]
+    pub(crate) fn unit(&self, unit: u32) -> Unit<'a> {
+        match self.first.get(unit as usize) {
+            Some(unit) => *unit,
+            None => self.more.borrow()[unit as usize - 5],
+        }
+    }
+
+    pub(crate) fn add_unit(&self, unit: Unit<'a>) -> u32 {
+        let mut more = self.more.borrow_mut();
+        more.push(unit);
+        more.len() as u32 + 4
+    }
+
+    #[inline]
+    pub(crate) fn charge(&self, steps: usize) -> Result<(), Stop> {
+        let left = self.steps.get() - steps as i64;
+        self.steps.set(left);
+        if left < 0 { Err(Stop) } else { Ok(()) }
+    }
+
+    /// Charges for work on a string of this length.
+    #[inline]
+    pub(crate) fn charge_bytes(&self, bytes: usize) -> Result<(), Stop> {
+        if bytes < 256 {
+            Ok(())
+        } else {
+            self.charge(bytes / 64)
+        }
+    }
+
+    fn produce(&self, bytes: usize) -> Result<(), Stop> {
+        let all = self.bytes.get() + bytes;
+        self.bytes.set(all);
+        if all > MAX_BYTES {
+            Err(Stop)
+        } else {
+            self.charge_bytes(bytes)
+        }
+    }
+
+    /// Whether so much more may still be made.
+    pub(crate) fn room(&self, bytes: usize) -> Result<(), Stop> {
+        if self.bytes.get() + bytes > MAX_BYTES {
+            Err(Stop)
+        } else {
+            Ok(())
+        }
+    }
+
+    pub(crate) fn make_str(&'a self, text: Vec<u8>) -> Ev<'a> {
+        self.produce(text.len())?;
+        Ok(Val::Str(if text.is_empty() {
+            &[]
+        } else {
+            self.strings.push_get(text)
+        }))
+    }
+
+    pub(crate) fn make_list(&'a self, items: Vec<Val<'a>>) -> Result<&'a [Val<'a>], Stop> {
+        self.produce(items.len() * size_of::<Val<'_>>() + 32)?;
+        Ok(self.lists.push_get(items))
+    }
+
+    pub(crate) fn keep_arena(&'a self, arena: Arena) -> Result<&'a Arena, Stop> {
+        self.produce(arena.nodes.len() * 8 + arena.text.len() + 256)?;
+        Ok(self.arenas.push_get(Box::new(arena)))
+    }
+
+    /// Evaluates the value of an attribute.
+    #[inline]
+    pub(crate) fn value(&'a self, at: &At<'_, 'a>, value: Node, depth: Depth) -> Ev<'a> {
+        match value.tag() {
+            tag::LINK => self.eval(at, value.high(), depth),
+            tag::FRAME => Ok(Val::Ad(Place {
+                unit: value.high(),
+                ad: 0,
+            })),
+            _ => {
+                self.charge(1)?;
+                Ok(literal(at.arena, value))
+            }
+        }
+    }
+
+    pub(crate) fn eval(&'a self, at: &At<'_, 'a>, id: NodeId, depth: Depth) -> Ev<'a> {
+        self.charge(1)?;
+        let node = at.arena.node(id);
+        match node.tag() {
+            tag::ATTR => return self.attribute(at, node.name(), depth),
+            tag::LIST => return Ok(Val::List(at.unit, id)),
+            tag::AD => {
+                return Ok(Val::Ad(Place {
+                    unit: at.unit,
+                    ad: node.high(),
+                }));
+            }
+            tag::BINARY | tag::CALL | tag::SELECT | tag::UNARY | tag::COND | tag::ABSOLUTE => {}
+            _ => return Ok(literal(at.arena, node)),
+        }
+        let depth = Depth {
+            frames: depth.frames - 1,
+            ..depth
+        };
+        if depth.frames < 0 {
+            return Err(Stop);
+        }
+        match node.tag() {
+            tag::BINARY => self.binary(at, id, node, depth),
+            tag::CALL => builtins::call(self, at, node, depth),
+            tag::SELECT => self.select(at, id, node.name(), depth),
+            tag::UNARY => {
+                let value = self.operand(at, id - 1, depth)?;
+                Ok(ops::unary(node.op(), value))
+            }
+            tag::COND => self.conditional(at, id, node, depth),
+            _ => {
+                if at.root == NOWHERE {
+                    return Err(Stop);
+                }
+                let found = self.find(at, at.root, node.name());
+                self.found(at, found, depth)
+            }
+        }
+    }
+
+    /// An operand of an operator, which is one level deeper.
+    #[inline]
+    fn operand(&'a self, at: &At<'_, 'a>, id: NodeId, depth: Depth) -> Ev<'a> {
+        if depth.left <= 0 {
+            return Err(Stop);
+        }
+        self.eval(at, id, depth.deeper())
+    }
+
+    fn binary(&'a self, at: &At<'_, 'a>, id: NodeId, node: Node, depth: Depth) -> Ev<'a> {
+        let op = node.op();
+        let left = self.operand(at, node.high(), depth)?;
+        match op {
+            Op::And | Op::Or => {
+                let and = op == Op::And;
+                if matches!(left, Val::Error) {
+                    return Ok(Val::Error);
+                }
+                if ops::truth(left) == Some(!and) {
+                    return Ok(Val::Bool(!and));
+                }
+                let right = self.operand(at, id - 1, depth)?;
+                Ok(ops::logical(and, left, right))
+            }
+            Op::Elvis if !matches!(left, Val::Undefined) => Ok(left),
+            Op::Subscript => {
+                let right = self.operand(at, id - 1, depth)?;
+                self.subscript(at, left, right, depth.deeper())
+            }
+            _ => {
+                let right = self.operand(at, id - 1, depth)?;
+                if let (Val::Str(l), Val::Str(r)) = (left, right) {
+                    self.charge_bytes(l.len().min(r.len()))?;
+                }
+                Ok(ops::binary(op, left, right))
+            }
+        }
+    }
+
+    fn conditional(&'a self, at: &At<'_, 'a>, id: NodeId, node: Node, depth: Depth) -> Ev<'a> {
+        let (test, yes) = node.cond_links();
+        let test = self.operand(at, test, depth)?;
+        match ops::truth(test) {
+            Some(true) => self.operand(at, yes, depth),
+            Some(false) => self.operand(at, id - 1, depth),
+            None if matches!(test, Val::Undefined) => Ok(Val::Undefined),
+            None if matches!(test, Val::Error) => Ok(Val::Error),
+            None => {
+                // What is no condition costs the evaluation of both branches, and their failure counts.
+                self.operand(at, yes, depth)?;
+                self.operand(at, id - 1, depth)?;
+                Ok(Val::Error)
+            }
+        }
+    }
+
+    fn subscript(&'a self, at: &At<'_, 'a>, left: Val<'a>, right: Val<'a>, depth: Depth) -> Ev<'a> {
+        match (left, right) {
+            (Val::Error, _) | (_, Val::Error) => Ok(Val::Error),
+            (Val::Undefined, _) | (_, Val::Undefined) => Ok(Val::Undefined),
+            (Val::Ad(place), Val::Str(name)) => {
+                let Some(name) = Name::known(name) else {
+                    return Ok(Val::Undefined);
+                };
+                let Some(found) = self.own(place, name.key()) else {
+                    return Ok(Val::Undefined);
+                };
+                let inner = At {
+                    place,
+                    root: self.outermost(place),
+                    context: None,
+                    ..*at
+                };
+                Ok(self.found(&inner, found, depth).unwrap_or(Val::Error))
+            }
+            (Val::List(unit, id), Val::Int(index)) => {
+                let arena = self.unit(unit).arena;
+                let node = arena.node(id);
+                // The library keeps only the low 32 bits of the index.
+                let Ok(index) = usize::try_from(index as i32) else {
+                    return Ok(Val::Error);
+                };
+                let Some(&item) = arena.children(node).get(index) else {
+                    return Ok(Val::Error);
+                };
+                if depth.left <= 0 {
+                    return Ok(Val::Error);
+                }
+                let place = Place {
+                    unit,
+                    ad: arena.list_scope(node),
+                };
+                let inner = At {
+                    arena,
+                    unit,
+                    place,
+                    ..*at
+                };
+                Ok(self
+                    .eval(&inner, item, depth.deeper())
+                    .unwrap_or(Val::Error))
+            }
+            (Val::Made(items) | Val::Shared(items), Val::Int(index)) => {
+                let item = usize::try_from(index as i32)
+                    .ok()
+                    .and_then(|index| items.get(index));
+                Ok(item.copied().unwrap_or(Val::Error))
+            }
+            _ => Ok(Val::Error),
+        }
+    }
+
+    /// The elements of a list, unevaluated.
+    pub(crate) fn items(&self, list: Val<'a>) -> Option<Items<'a>> {
+        match list {
+            Val::List(unit, id) => {
+                let arena = self.unit(unit).arena;
+                Some(Items::Written {
+                    arena,
+                    unit,
+                    ids: arena.children(arena.node(id)),
+                })
+            }
+            Val::Made(items) | Val::Shared(items) => Some(Items::Made(items)),
+            _ => None,
+        }
+    }
+
+    /// Evaluates an element of a list for a function: in the place of the caller, whoever wrote the list.
+    pub(crate) fn item(
+        &'a self,
+        at: &At<'_, 'a>,
+        items: Items<'a>,
+        index: usize,
+        depth: Depth,
+    ) -> Ev<'a> {
+        match items {
+            Items::Written { arena, unit, ids } => {
+                self.eval(&At { arena, unit, ..*at }, ids[index], depth)
+            }
+            Items::Made(items) => {
+                self.charge(1)?;
+                Ok(items[index])
+            }
+        }
+    }
+
+    /// The value as the user of the library gets it: elements of lists are evaluated where they were written.
+    pub(crate) fn export(&'a self, value: Val<'a>, depth: u32, elements: &mut u32) -> Value {
+        let mut list = |items: &mut dyn Iterator<Item = Val<'a>>| {
+            let mut out = Vec::new();
+            for item in items {
+                if *elements == 0 {
+                    return Value::Error;
+                }
+                *elements -= 1;
+                out.push(self.export(item, depth + 1, elements));
+            }
+            Value::List(out)
+        };
+        match value {
+            Val::Undefined => Value::Undefined,
+            Val::Error => Value::Error,
+            Val::Bool(b) => Value::Bool(b),
+            Val::Int(i) => Value::Int(i),
+            Val::Real(r) => Value::Real(r),
+            Val::Str(text) => Value::Str(text.into()),
+            Val::Abs(time) => Value::AbsTime(time),
+            Val::Rel(secs) => Value::RelTime(secs),
+            Val::List(..) | Val::Made(_) | Val::Shared(_) if depth >= MAX_LIST_DEPTH => {
+                Value::Error
+            }
+            Val::Made(items) | Val::Shared(items) => list(&mut items.iter().copied()),
+            Val::List(unit, id) => {
+                let arena = self.unit(unit).arena;
+                let node = arena.node(id);
+                let place = Place {
+                    unit,
+                    ad: arena.list_scope(node),
+                };
+                let at = self.at(place);
+                list(
+                    &mut arena
+                        .children(node)
+                        .iter()
+                        .map(|&id| self.eval(&at, id, Depth::full()).unwrap_or(Val::Error)),
+                )
+            }
+            Val::Ad(place) => Value::Ad(Box::new(self.export_ad(place))),
+        }
+    }
+
+    /// A copy of an ad that stands by itself.
+    pub(crate) fn export_ad(&self, place: Place) -> ClassAd {
+        let from = self.unit(place.unit).arena;
+        let table = from.table(place.ad);
+        let mut arena = Arena::default();
+        arena.root.names = table.names.clone();
+        arena.root.values = table
+            .values
+            .iter()
+            .map(|&value| arena_copy(&mut arena, from, value))
+            .collect();
+        ClassAd::from_arena(arena)
+    }
+
+    /// The start of an evaluation in an ad.
+    pub(crate) fn at(&self, place: Place) -> At<'static, 'a> {
+        let arena = self.unit(place.unit).arena;
+        At {
+            arena,
+            unit: place.unit,
+            place,
+            root: self.outermost(place),
+            active: None,
+            context: None,
+        }
+    }
+
+    /// Evaluates a name as if it were an expression by itself.
+    pub(crate) fn evaluate_name(&'a self, place: Place, name: Name) -> Val<'a> {
+        let at = self.at(place);
+        let found = self.find(&at, place, name);
+        self.found(&at, found, Depth::full()).unwrap_or(Val::Error)
+    }
+
+    /// Evaluates an expression as if it were an attribute of an ad that takes part.
+    pub(crate) fn evaluate_expr(&'a self, place: Place, arena: &'a Arena, value: Node) -> Val<'a> {
+        let unit = self.add_unit(Unit {
+            arena,
+            top: 0,
+            owner: place,
+            chain: None,
+        });
+        let at = At {
+            arena,
+            unit,
+            ..self.at(place)
+        };
+        self.value(&at, value, Depth::full()).unwrap_or(Val::Error)
+    }
+}
+
+fn arena_copy(arena: &mut Arena, from: &Arena, value: Node) -> Node {
+    match value.tag() {
+        tag::FRAME => Node::ERROR,
+        _ => arena.copy_value(from, value, 0),
+    }
+}
+
+/// The elements of a list.
+#[derive(Clone, Copy)]
+pub(crate) enum Items<'a> {
+    Written {
+        arena: &'a Arena,
+        unit: u32,
+        ids: &'a [NodeId],
+    },
+    Made(&'a [Val<'a>]),
+}
+
+impl Items<'_> {
+    pub(crate) fn len(self) -> usize {
+        match self {
+            Items::Written { ids, .. } => ids.len(),
+            Items::Made(items) => items.len(),
+        }
+    }
+}
+
+#[inline]
+pub(crate) fn literal(arena: &Arena, node: Node) -> Val<'_> {
+    match node.tag() {
+        tag::UNDEFINED => Val::Undefined,
+        tag::FALSE => Val::Bool(false),
+        tag::TRUE => Val::Bool(true),
+        tag::SMALL | tag::WIDE => Val::Int(arena.int(node)),
+        tag::REAL => Val::Real(arena.real(node)),
+        tag::STR => Val::Str(arena.str(node)),
+        tag::ABSTIME => Val::Abs(arena.abs_time(node)),
+        // The library evaluates this literal to a real, though it prints it as a time.
+        tag::RELTIME => Val::Real(arena.real(node)),
+        tag::FRAME => Val::Ad(Place {
+            unit: node.high(),
+            ad: 0,
+        }),
+        _ => Val::Error,
+    }
+}
+
+/// The ads that an expression is evaluated in: `MY`, and in a match `TARGET`.
+///
+/// ```
+/// use classad::{ClassAd, Expr, Scope, Value};
+///
+/// let slot = ClassAd::parse("[ Memory = 2048; Start = TARGET.RequestMemory <= MY.Memory && Owner != \"bob\" ]")?;
+/// let job = ClassAd::parse("[ RequestMemory = 1024; Owner = \"jane\" ]")?;
+/// let scope = Scope::new(&slot).target(&job);
+/// assert_eq!(scope.evaluate("Start"), Value::Bool(true));
+/// assert_eq!(scope.evaluate_expr(&Expr::parse("Memory - RequestMemory")?), Value::Int(1024));
+/// # Ok::<(), classad::ParseError>(())
+/// ```
+#[derive(Clone, Copy)]
 pub struct Scope<'a> {
     my: &'a ClassAd,
     target: Option<&'a ClassAd>,
@@ -14,23 +642,39 @@ impl<'a> Scope<'a> {
         Scope { my, target: None }
     }
 
-    /// Names that `my` lacks, and `TARGET`, are looked up in `target`.
+    /// `TARGET` is this ad, and names that `my` lacks are looked up in it.
     pub fn target(mut self, target: &'a ClassAd) -> Scope<'a> {
         self.target = Some(target);
         self
     }
 
-    /// Evaluates an attribute of `my`.
+    fn machine(&self) -> Machine<'a> {
+        match self.target {
+            Some(target) => Machine::pair(self.my, target),
+            None => Machine::single(self.my),
+        }
+    }
+
+    /// Evaluates an attribute of `my`; a missing one is undefined.
     pub fn evaluate(&self, name: &str) -> Value {
-        let _ = self.target;
-        self.my
-            .get(name)
-            .and_then(|e| e.literal())
-            .unwrap_or(Value::Undefined)
+        let Some(expr) = self.my.get(name) else {
+            return Value::Undefined;
+        };
+        if let Some(value) = expr
+            .literal()
+            .filter(|value| !matches!(value, Value::RelTime(_)))
+        {
+            return value;
+        }
+        let machine = self.machine();
+        let value = machine.evaluate_name(LEFT, Name::new(name.as_bytes()));
+        machine.export(value, 0, &mut { MAX_ELEMENTS })
     }
 
     /// Evaluates an expression as if it were an attribute of `my`.
     pub fn evaluate_expr(&self, expr: &Expr) -> Value {
-        expr.as_ref().literal().unwrap_or(Value::Undefined)
+        let machine = self.machine();
+        let value = machine.evaluate_expr(LEFT, &expr.arena, expr.value);
+        machine.export(value, 0, &mut { MAX_ELEMENTS })
     }
 }
