@@ -15,6 +15,8 @@ const BLOCK: usize = 128 << 10;
 /// How much of a chunk is tried, and in how many places, before a level is chosen for it.
 const SAMPLE: usize = 4 << 10;
 const SAMPLES: usize = 8;
+/// A prime that is no neighbour of a multiple of a page.
+const UNEVEN: usize = 27_361;
 
 /// The most bytes that a frame of `raw` bytes takes.
 pub(crate) fn bound(raw: usize) -> usize {
@@ -58,8 +60,11 @@ impl Packer {
             return Ok(false);
         }
         self.sample.clear();
-        for part in raw.chunks(raw.len().div_ceil(SAMPLES)) {
-            self.sample.extend(&part[..SAMPLE.min(part.len())]);
+        let parts = raw.chunks_exact(raw.len() / SAMPLES);
+        for (number, part) in parts.enumerate() {
+            // Somewhere in its part: at the same place in each, a pattern in memory could show one face only.
+            let at = number * UNEVEN % (part.len() - SAMPLE);
+            self.sample.extend(&part[at..at + SAMPLE]);
         }
         self.tried.clear();
         let packed = self
@@ -145,4 +150,58 @@ pub(crate) fn is_zero(bytes: &[u8]) -> bool {
         .by_ref()
         .all(|block| block.iter().fold(0, |or, byte| or | byte) == 0)
         && blocks.remainder().iter().all(|byte| *byte == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noise(len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        blake3::Hasher::new().finalize_xof().fill(&mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn what_is_packed_is_what_zstd_reads() {
+        let mut packer = Packer::new(1).unwrap();
+        let mut out = Vec::new();
+        for len in [0, 1, 1000, BLOCK, BLOCK + 1, 1 << 20, (1 << 20) - 1] {
+            for raw in [noise(len), vec![0; len], b"text ".repeat(len / 5)] {
+                packer.pack(&raw, &mut out).unwrap();
+                assert_eq!(zstd::decode_all(out.as_slice()).unwrap(), raw);
+                assert!(out.len() <= bound(raw.len()), "{len}");
+                assert!(
+                    matches!(first(&out), First::Whole(all, size) if all == out.len() && size == raw.len() as u64)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn noise_is_stored_and_half_noise_is_not() {
+        let mut packer = Packer::new(1).unwrap();
+        let mut out = Vec::new();
+        packer.pack(&noise(1 << 20), &mut out).unwrap();
+        assert_eq!(out.len(), (1 << 20) + 9 + 8 * 3);
+        let half: Vec<u8> = noise(1 << 20)
+            .chunks(4096)
+            .flat_map(|page| [page, &[0; 4096]].concat())
+            .take(1 << 20)
+            .collect();
+        packer.pack(&half, &mut out).unwrap();
+        assert!(out.len() < 600_000, "{}", out.len());
+    }
+
+    #[test]
+    fn a_single_byte_is_seen_among_zeros() {
+        for len in [0, 1, 255, 256, 257, 4096] {
+            assert!(is_zero(&vec![0; len]));
+            for at in 0..len {
+                let mut bytes = vec![0; len];
+                bytes[at] = 1;
+                assert!(!is_zero(&bytes));
+            }
+        }
+    }
 }

@@ -85,6 +85,8 @@ struct Opener<'a> {
     zstd: zstd::bulk::Decompressor<'static>,
     packed: Vec<u8>,
     raw: Vec<u8>,
+    /// The headers last looked at. Those of a sparse file may be long and lie in many frames.
+    head: (usize, Vec<u8>),
 }
 
 impl<'a> Opener<'a> {
@@ -99,6 +101,7 @@ impl<'a> Opener<'a> {
             zstd,
             packed: Vec::new(),
             raw: Vec::new(),
+            head: (usize::MAX, Vec::new()),
         })
     }
 
@@ -136,7 +139,7 @@ impl<'a> Opener<'a> {
     }
 
     /// What lies between the contents is what follows from the manifest, so that `tar` and we see the same archive.
-    fn check_heads(&self, pieces: &[Piece]) -> Result<(), ArchiveError> {
+    fn check_heads(&mut self, pieces: &[Piece]) -> Result<(), ArchiveError> {
         let entries = &self.archive.manifest.contents.entries;
         let mut rest = self.raw.as_slice();
         for piece in pieces {
@@ -144,7 +147,10 @@ impl<'a> Opener<'a> {
             rest = after;
             let same = match piece.what {
                 What::Head(at) => {
-                    layout::head(&entries[piece.entry])[at as usize..].starts_with(bytes)
+                    if self.head.0 != piece.entry {
+                        self.head = (piece.entry, layout::head(&entries[piece.entry]));
+                    }
+                    self.head.1[at as usize..].starts_with(bytes)
                 }
                 What::Pad | What::End => frame::is_zero(bytes),
                 What::Data(_) => true,
