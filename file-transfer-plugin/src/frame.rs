@@ -10,6 +10,8 @@ const SKIPPABLE: u32 = 0x184D_2A50;
 pub(crate) const SKIPPABLE_HEAD: usize = 8;
 /// The first bytes of a frame.
 const MAGIC: u32 = 0xFD2F_B528;
+/// zstd's name for what is cut off, ZSTD_error_srcSize_wrong.
+const SHORT: &str = "Src size is incorrect";
 /// The largest block in a frame.
 const BLOCK: usize = 128 << 10;
 /// How much of a chunk is tried, and in how many places, before a level is chosen for it.
@@ -132,13 +134,11 @@ pub(crate) fn first(bytes: &[u8]) -> First {
     if !bytes.starts_with(&MAGIC.to_le_bytes()) {
         return First::Bad;
     }
-    match (
-        zstd::zstd_safe::find_frame_compressed_size(bytes),
-        zstd::zstd_safe::get_frame_content_size(bytes),
-    ) {
+    let raw = zstd::zstd_safe::get_frame_content_size(bytes);
+    match (zstd::zstd_safe::find_frame_compressed_size(bytes), raw) {
         (Ok(len), Ok(Some(raw))) => First::Whole(len, raw),
-        (Ok(_), _) => First::Bad,
-        (Err(_), _) => First::Cut,
+        (Err(code), _) if zstd::zstd_safe::get_error_name(code) == SHORT => First::Cut,
+        _ => First::Bad,
     }
 }
 
@@ -176,6 +176,18 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn a_frame_that_is_cut_off_is_told_from_one_that_is_damaged() {
+        let mut out = Vec::new();
+        pack_manifest(&b"text ".repeat(100_000), &mut out).unwrap();
+        for len in 5..out.len() {
+            assert!(matches!(first(&out[..len]), First::Cut), "{len}");
+        }
+        // The type of the first block: there are three, this is the fourth.
+        out[9] |= 0b110;
+        assert!(matches!(first(&out), First::Bad));
     }
 
     #[test]

@@ -81,6 +81,9 @@ pub(crate) fn zoo(dir: &Path) {
     holes.set_len(5 << 20).unwrap();
     holes.write_all_at(b"first", 1 << 20).unwrap();
     holes.write_all_at(&noise(200_000, 2), 3 << 20).unwrap();
+    let holes = File::create(at(&"h".repeat(150))).unwrap();
+    holes.set_len(1 << 20).unwrap();
+    holes.write_all_at(b"long name", 300_000).unwrap();
     File::create(at("all hole"))
         .unwrap()
         .set_len(3 << 20)
