@@ -43,12 +43,8 @@ impl<'a> Writer<'a> {
         for (number, (prefix, path)) in trees.iter().enumerate() {
             let mut found = false;
             for (entry, root) in contents.entries.iter().zip(&mut root_of) {
-                let bytes = entry.path.as_bytes();
-                if bytes == prefix.as_bytes()
-                    || bytes
-                        .strip_prefix(prefix.as_bytes())
-                        .is_some_and(|rest| rest[0] == b'/')
-                {
+                let root_name = entry.path.as_bytes().split(|byte| *byte == b'/').next();
+                if root_name == Some(prefix.as_bytes()) {
                     found = true;
                     *root = Some(number);
                 }

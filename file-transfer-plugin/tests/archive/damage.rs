@@ -104,7 +104,9 @@ fn an_archive_that_was_cut_off_anywhere_is_refused() {
 fn a_flipped_bit_anywhere_is_found() {
     let bench = Bench::new();
     let good = bench.good();
-    for at in (0..good.len()).filter(|at| at % 487 == 0 || *at < 2000 || *at > good.len() - 200) {
+    for at in (0..good.len()).filter(|at| {
+        at % 487 == 0 || *at < 200 || (*at < 2000 && at % 9 == 0) || *at > good.len() - 50
+    }) {
         let mut bad = good.clone();
         bad[at] ^= 1 << (at % 8);
         // Not every bit of a zstd frame means something: one that changes nothing is no damage.

@@ -181,8 +181,17 @@ fn only_the_trees_asked_for_are_written() {
     let archive = Archive::open(&at("x.criu"), &Limits::default()).unwrap();
     archive.unpack(&[("images", &at("only"))], &Silent).unwrap();
     assert_eq!(picture(&at("only")), picture(&at("images")));
-    let error = archive.unpack(&[("shm", &at("no"))], &Silent).unwrap_err();
-    assert!(error.to_string().ends_with("has no tree shm"), "{error}");
+    for missing in ["shm", "", "srv/a", "sr", "srv/"] {
+        let error = archive
+            .unpack(&[(missing, &at("no"))], &Silent)
+            .unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .ends_with(&format!("has no tree {missing}")),
+            "{error}"
+        );
+    }
 }
 
 #[test]
