@@ -88,15 +88,17 @@ pub(crate) struct Unit<'a> {
     pub(crate) owner: Place,
     /// Where the unit's own ad looks further.
     pub(crate) chain: Option<&'a ClassAd>,
+    /// The arena holds an expression without an ad: what is written in it is written in the owner.
+    pub(crate) bare: bool,
 }
 
 /// Where evaluation is.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct At<'s, 'a> {
     pub(crate) arena: &'a Arena,
     pub(crate) unit: u32,
-    /// The ad in which names are looked up.
-    pub(crate) place: Place,
+    /// The ad in which names are looked up. Some functions leave it changed for what is evaluated after them.
+    pub(crate) place: Cell<Place>,
     /// The outermost ad.
     pub(crate) root: Place,
     pub(crate) active: Option<&'s Active<'s>>,
@@ -154,6 +156,7 @@ impl<'a> Machine<'a> {
             top: 0,
             owner: NOWHERE,
             chain: my.chained_parent(),
+            bare: false,
         };
         Machine::new([unit; 5], 1)
     }
@@ -166,12 +169,14 @@ impl<'a> Machine<'a> {
             top: 0,
             owner: Place { unit: owner, ad: 0 },
             chain: ad.chained_parent(),
+            bare: false,
         };
         let context = |arena: &'a Arena, owner: Place| Unit {
             arena,
             top: 0,
             owner,
             chain: None,
+            bare: false,
         };
         let units = [
             unit(left, 2),
@@ -396,7 +401,7 @@ impl<'a> Machine<'a> {
                     return Ok(Val::Undefined);
                 };
                 let inner = At {
-                    place,
+                    place: Cell::new(place),
                     root: self.outermost(place),
                     context: None,
                     ..*at
@@ -416,10 +421,7 @@ impl<'a> Machine<'a> {
                 if depth.left <= 0 {
                     return Ok(Val::Error);
                 }
-                let place = Place {
-                    unit,
-                    ad: arena.list_scope(node),
-                };
+                let place = Cell::new(self.lexical(unit, arena.list_scope(node)));
                 let inner = At {
                     arena,
                     unit,
@@ -465,9 +467,16 @@ impl<'a> Machine<'a> {
         depth: Depth,
     ) -> Ev<'a> {
         match items {
-            Items::Written { arena, unit, ids } => {
-                self.eval(&At { arena, unit, ..*at }, ids[index], depth)
-            }
+            Items::Written { arena, unit, ids } => self.eval(
+                &At {
+                    arena,
+                    unit,
+                    place: at.place.clone(),
+                    ..*at
+                },
+                ids[index],
+                depth,
+            ),
             Items::Made(items) => {
                 self.charge(1)?;
                 Ok(items[index])
@@ -504,11 +513,12 @@ impl<'a> Machine<'a> {
             Val::List(unit, id) => {
                 let arena = self.unit(unit).arena;
                 let node = arena.node(id);
-                let place = Place {
+                let place = self.lexical(unit, arena.list_scope(node));
+                let at = At {
+                    arena,
                     unit,
-                    ad: arena.list_scope(node),
+                    ..self.at(place)
                 };
-                let at = self.at(place);
                 list(
                     &mut arena
                         .children(node)
@@ -540,7 +550,7 @@ impl<'a> Machine<'a> {
         At {
             arena,
             unit: place.unit,
-            place,
+            place: Cell::new(place),
             root: self.outermost(place),
             active: None,
             context: None,
@@ -561,6 +571,7 @@ impl<'a> Machine<'a> {
             top: 0,
             owner: place,
             chain: None,
+            bare: true,
         });
         let at = At {
             arena,
