@@ -162,7 +162,7 @@ impl<'a> Machine<'a> {
     }
 
     /// A name by itself: what its ad and those around it lack is looked up in the other ad of the match.
-    fn find_bare(&self, at: &At<'_, 'a>, name: Name) -> Found<'a> {
+    pub(crate) fn find_bare(&self, at: &At<'_, 'a>, name: Name) -> Found<'a> {
         let found = self.find(at, at.place.get(), name);
         if !matches!(found, Found::Undefined) || !self.is_match() {
             return found;

@@ -135,6 +135,16 @@ impl Depth {
             ..self
         }
     }
+
+    /// Takes so many levels of recursion.
+    pub(crate) fn frame(self, frames: i32) -> Result<Depth, Stop> {
+        let frames = self.frames - frames;
+        if frames < 0 {
+            Err(Stop)
+        } else {
+            Ok(Depth { frames, ..self })
+        }
+    }
 }
 
 pub(crate) struct Machine<'a> {
@@ -389,7 +399,13 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn subscript(&'a self, at: &At<'_, 'a>, left: Val<'a>, right: Val<'a>, depth: Depth) -> Ev<'a> {
+    pub(crate) fn subscript(
+        &'a self,
+        at: &At<'_, 'a>,
+        left: Val<'a>,
+        right: Val<'a>,
+        depth: Depth,
+    ) -> Ev<'a> {
         match (left, right) {
             (Val::Error, _) | (_, Val::Error) => Ok(Val::Error),
             (Val::Undefined, _) | (_, Val::Undefined) => Ok(Val::Undefined),
@@ -484,8 +500,13 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// The value as the user of the library gets it: elements of lists are evaluated where they were written.
-    pub(crate) fn export(&'a self, value: Val<'a>, depth: u32, elements: &mut u32) -> Value {
+    /// The value as the user of the library gets it.
+    pub(crate) fn exported(&'a self, value: Val<'a>) -> Value {
+        self.export(value, 0, &mut { MAX_ELEMENTS })
+    }
+
+    /// Elements of lists are evaluated where they were written.
+    fn export(&'a self, value: Val<'a>, depth: u32, elements: &mut u32) -> Value {
         let mut list = |items: &mut dyn Iterator<Item = Val<'a>>| {
             let mut out = Vec::new();
             for item in items {
@@ -679,13 +700,13 @@ impl<'a> Scope<'a> {
         }
         let machine = self.machine();
         let value = machine.evaluate_name(LEFT, Name::new(name.as_bytes()));
-        machine.export(value, 0, &mut { MAX_ELEMENTS })
+        machine.exported(value)
     }
 
     /// Evaluates an expression as if it were an attribute of `my`.
     pub fn evaluate_expr(&self, expr: &Expr) -> Value {
         let machine = self.machine();
         let value = machine.evaluate_expr(LEFT, &expr.arena, expr.value);
-        machine.export(value, 0, &mut { MAX_ELEMENTS })
+        machine.exported(value)
     }
 }
