@@ -144,7 +144,7 @@ fn devices_and_powers_are_refused() {
 #[test]
 fn sizes_that_cannot_be_are_refused_before_anything_is_allocated() {
     let bench = Bench::new();
-    for size in [u64::MAX, i64::MAX as u64, 1 << 31, 69_999, 0] {
+    for size in [u64::MAX, i64::MAX as u64, 1 << 31, 0] {
         bench.with_entries(|entries| entries[3]["kind"]["file"]["size"] = json!(size));
     }
     for extents in [
@@ -172,6 +172,9 @@ fn sizes_that_cannot_be_are_refused_before_anything_is_allocated() {
     }
     bench.forged(|manifest| manifest["contents"]["frames"] = json!([]));
     assert!(!bench.at("out").exists());
+    // A size that rounds to the same number of blocks is not impossible, only wrong.
+    let error = bench.with_entries(|entries| entries[3]["kind"]["file"]["size"] = json!(69_999));
+    assert!(matches!(error, ArchiveError::Header { .. }), "{error}");
     for hash in ["", "00", &"0".repeat(64), &"F".repeat(64), &"é".repeat(32)] {
         bench.forged(|manifest| manifest["contents"]["frames"][0][0] = json!(hash));
     }
