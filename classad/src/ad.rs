@@ -398,7 +398,7 @@ pub(crate) fn literal(arena: &mut Arena, value: &Value) -> Node {
     arena.attribute_value(start)
 }
 
-fn push_value(arena: &mut Arena, value: &Value, depth: u32) {
+pub(crate) fn push_value(arena: &mut Arena, value: &Value, depth: u32) {
     let node = match value {
         Value::Undefined => Node::UNDEFINED,
         Value::Error => Node::ERROR,

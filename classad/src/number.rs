@@ -19,8 +19,47 @@ pub(crate) fn push_int(out: &mut Vec<u8>, value: i64) {
     out.extend_from_slice(&digits[at..]);
 }
 
+/// Sixteen digits and the decimal exponent, exactly rounded, for numbers of a usual size.
+///
+/// Significand times a power of ten fits into 128 bits then, and the rest is a shift. The general way through the
+/// formatter takes ten times as long, and slot ads are full of load averages.
+fn sixteen_digits(value: f64) -> Option<(u64, i32)> {
+    let bits = value.to_bits();
+    let shift = 1075 - (bits >> 52 & 0x7FF) as i32;
+    let significand = u128::from(bits & ((1 << 52) - 1) | 1 << 52);
+    if !(1..=126).contains(&shift) || !(1e-6..1e15).contains(&value.abs()) {
+        return None;
+    }
+    let mut exponent = value.abs().log10().floor() as i32;
+    // The logarithm may be off by one.
+    for _ in 0..3 {
+        let scale = u32::try_from(15 - exponent)
+            .ok()
+            .filter(|&scale| scale <= 22)?;
+        let scaled = significand * 10u128.pow(scale);
+        let (quotient, rest) = (scaled >> shift, scaled & ((1 << shift) - 1));
+        let half = 1u128 << (shift - 1);
+        let digits = quotient + u128::from(rest > half || (rest == half && quotient & 1 == 1));
+        if digits >= 10_000_000_000_000_000 {
+            exponent += 1;
+        } else if digits < 1_000_000_000_000_000 {
+            exponent -= 1;
+        } else {
+            return Some((digits as u64, exponent));
+        }
+    }
+    None
+}
+
 /// Digits and decimal exponent of a finite number, rounded to `precision` digits.
 fn digits(value: f64, precision: usize) -> (Vec<u8>, i32) {
+    if precision == 16
+        && let Some((digits, exponent)) = sixteen_digits(value)
+    {
+        let mut out = Vec::with_capacity(20);
+        push_int(&mut out, digits as i64);
+        return (out, exponent);
+    }
     let text = format!("{:.*e}", precision - 1, value.abs());
     let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
     let digits = mantissa.bytes().filter(|b| *b != b'.').collect();
@@ -50,29 +89,6 @@ pub(crate) fn push_exponent(out: &mut Vec<u8>, value: f64) {
 
 /// `%.16G`, with `.0` if that looks like an integer.
 pub(crate) fn push_short(out: &mut Vec<u8>, value: f64) {
-    // Most reals in ads are small and round: no more than 15 digits, of which few are after the point.
-    if value.abs() < 1e9 {
-        let scaled = value * 1e6;
-        if scaled.trunc() == scaled && scaled.abs() >= 1e2 && scaled / 1e6 == value {
-            let scaled = scaled as i64;
-            if scaled < 0 {
-                out.push(b'-');
-            }
-            let scaled = scaled.unsigned_abs();
-            push_int(out, (scaled / 1_000_000) as i64);
-            out.push(b'.');
-            let mut fraction = scaled % 1_000_000;
-            let mut divisor = 100_000;
-            loop {
-                out.push(b'0' + (fraction / divisor) as u8);
-                fraction %= divisor;
-                divisor /= 10;
-                if fraction == 0 {
-                    return;
-                }
-            }
-        }
-    }
     let from = out.len();
     push_general(out, value, 16, b'E');
     if !out[from..].iter().any(|b| matches!(b, b'.' | b'E')) {
@@ -281,11 +297,25 @@ mod tests {
             (1e16, "1E+16"),
             (1e-5, "1E-05"),
             (0.0001, "0.0001"),
+            (98.04, "98.04000000000001"),
             (123456.789, "123456.789"),
             (1.0 / 3.0, "0.3333333333333333"),
             (0.0093056845607696, "0.009305684560769601"),
         ] {
             assert_eq!(short(value), text);
+        }
+    }
+
+    #[test]
+    fn the_short_way_to_sixteen_digits_is_that_of_the_formatter() {
+        let mut bits = 0x9E37_79B9_7F4A_7C15u64;
+        for i in 0..20_000 {
+            bits = bits.wrapping_mul(0x2545_F491_4F6C_DD1D).rotate_left(17) ^ i;
+            let value = f64::from_bits(bits >> 12 | (1005 + bits % 70) << 52);
+            if let Some((digits, exponent)) = sixteen_digits(value) {
+                let text = format!("{value:.15e}").replace('.', "");
+                assert_eq!(format!("{digits}e{exponent}"), text);
+            }
         }
     }
 

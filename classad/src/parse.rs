@@ -481,6 +481,8 @@ pub(crate) fn new_ad(src: &[u8]) -> Result<Arena> {
 }
 
 /// Parses lines of `Name = expr`; empty lines and lines that start with `#` are skipped.
+///
+/// What follows the expression on its line is ignored, as HTCondor ignores it.
 pub(crate) fn old_ad(src: &[u8]) -> Result<Arena> {
     check_size(src)?;
     let mut parser = Parser::new(src, true);
@@ -512,7 +514,6 @@ pub(crate) fn old_ad(src: &[u8]) -> Result<Arena> {
         parser.advance();
         parser
             .expression()
-            .and_then(|()| parser.end())
             .map_err(|e| e.within(number, equals as u32 + 1))?;
         attributes.push((name.raw(), parser.arena.attribute_value(start)));
     }

@@ -4,6 +4,7 @@
 //! references can blow up exponentially there; here every attribute's expression is visited once for each ad it is
 //! looked at from, which gives the same sets.
 
+use std::cell::Cell;
 use std::collections::{BTreeSet, HashSet};
 
 use crate::ad::{ClassAd, Expr};
@@ -49,6 +50,7 @@ impl ClassAd {
                 top: 0,
                 owner: LEFT,
                 chain: None,
+                bare: true,
             });
             let at = At {
                 arena: &expr.arena,
@@ -97,7 +99,7 @@ fn walk<'a>(
         let at = At {
             arena: machine.unit(step.unit).arena,
             unit: step.unit,
-            place: step.place,
+            place: Cell::new(step.place),
             ..*at
         };
         walk.node(&at, step.id, step.scoping, depth)?;
@@ -133,12 +135,12 @@ impl<'a> Walk<'a> {
     fn later(&mut self, at: &At<'_, 'a>, id: NodeId, scoping: bool) {
         if self
             .seen
-            .insert((at.unit, id, at.place.unit, at.place.ad, scoping))
+            .insert((at.unit, id, at.place.get().unit, at.place.get().ad, scoping))
         {
             self.todo.push(Step {
                 unit: at.unit,
                 id,
-                place: at.place,
+                place: at.place.get(),
                 scoping,
             });
         }
@@ -149,7 +151,7 @@ impl<'a> Walk<'a> {
         self.machine.charge(1).ok()?;
         let node = at.arena.node(id);
         match node.tag() {
-            tag::ATTR => self.name(at, at.place, node.name(), scoping),
+            tag::ATTR => self.name(at, at.place.get(), node.name(), scoping),
             tag::ABSOLUTE if self.root == NOWHERE => None,
             tag::ABSOLUTE => self.name(at, self.root, node.name(), scoping),
             tag::SELECT => self.select(at, id, node.name(), scoping, depth),
@@ -224,6 +226,7 @@ impl<'a> Walk<'a> {
     fn name(&mut self, at: &At<'_, 'a>, start: Place, name: Name, scoping: bool) -> Option<()> {
         let at = At {
             root: self.root,
+            place: at.place.clone(),
             ..*at
         };
         match self.machine.find(&at, start, name) {
@@ -248,7 +251,7 @@ impl<'a> Walk<'a> {
                     &At {
                         arena,
                         unit,
-                        place,
+                        place: Cell::new(place),
                         ..at
                     },
                     value,
@@ -261,7 +264,7 @@ impl<'a> Walk<'a> {
                 let inner = At {
                     arena: unit.arena,
                     unit: place.unit,
-                    place,
+                    place: Cell::new(place),
                     ..at
                 };
                 if !(self.internal && scoping) {

@@ -1,4 +1,4 @@
-//! How fast a directory is packed, verified and unpacked: `speed DIR WORK [LEVEL]`.
+//! How fast a directory is packed, verified and unpacked: `speed DIR WORK [LEVEL [THREADS]]`.
 //!
 //! Prints wall and CPU time of each stage and the largest memory of the process so far. WORK is a directory for the results.
 
@@ -15,8 +15,11 @@ use file_transfer_plugin::unpack::Archive;
 fn main() -> anyhow::Result<()> {
     let args: Vec<String> = std::env::args().collect();
     let [dir, work] = [1, 2].map(|index| args.get(index).map(Path::new));
-    let (dir, work) = dir.zip(work).context("usage: speed DIR WORK [LEVEL]")?;
+    let (dir, work) = dir
+        .zip(work)
+        .context("usage: speed DIR WORK [LEVEL [THREADS]]")?;
     let level = args.get(3).map_or(Ok(1), |level| level.parse())?;
+    let threads = args.get(4).map_or(Ok(0), |threads| threads.parse())?;
     let fingerprint = Fingerprint {
         cpu_vendor: String::new(),
         cpu_features: Default::default(),
@@ -36,6 +39,7 @@ fn main() -> anyhow::Result<()> {
     for sync in [false, true] {
         let options = Options {
             level,
+            threads,
             sync,
             ..Options::default()
         };

@@ -10,11 +10,15 @@ const SKIPPABLE: u32 = 0x184D_2A50;
 pub(crate) const SKIPPABLE_HEAD: usize = 8;
 /// The first bytes of a frame.
 const MAGIC: u32 = 0xFD2F_B528;
+/// zstd's name for what is cut off, ZSTD_error_srcSize_wrong.
+const SHORT: &str = "Src size is incorrect";
 /// The largest block in a frame.
 const BLOCK: usize = 128 << 10;
 /// How much of a chunk is tried, and in how many places, before a level is chosen for it.
 const SAMPLE: usize = 4 << 10;
 const SAMPLES: usize = 8;
+/// A prime that is no neighbour of a multiple of a page.
+const UNEVEN: usize = 27_361;
 
 /// The most bytes that a frame of `raw` bytes takes.
 pub(crate) fn bound(raw: usize) -> usize {
@@ -58,8 +62,11 @@ impl Packer {
             return Ok(false);
         }
         self.sample.clear();
-        for part in raw.chunks(raw.len().div_ceil(SAMPLES)) {
-            self.sample.extend(&part[..SAMPLE.min(part.len())]);
+        let parts = raw.chunks_exact(raw.len() / SAMPLES);
+        for (number, part) in parts.enumerate() {
+            // Somewhere in its part: at the same place in each, a pattern in memory could show one face only.
+            let at = number * UNEVEN % (part.len() - SAMPLE);
+            self.sample.extend(&part[at..at + SAMPLE]);
         }
         self.tried.clear();
         let packed = self
@@ -127,13 +134,11 @@ pub(crate) fn first(bytes: &[u8]) -> First {
     if !bytes.starts_with(&MAGIC.to_le_bytes()) {
         return First::Bad;
     }
-    match (
-        zstd::zstd_safe::find_frame_compressed_size(bytes),
-        zstd::zstd_safe::get_frame_content_size(bytes),
-    ) {
+    let raw = zstd::zstd_safe::get_frame_content_size(bytes);
+    match (zstd::zstd_safe::find_frame_compressed_size(bytes), raw) {
         (Ok(len), Ok(Some(raw))) => First::Whole(len, raw),
-        (Ok(_), _) => First::Bad,
-        (Err(_), _) => First::Cut,
+        (Err(code), _) if zstd::zstd_safe::get_error_name(code) == SHORT => First::Cut,
+        _ => First::Bad,
     }
 }
 
@@ -145,4 +150,70 @@ pub(crate) fn is_zero(bytes: &[u8]) -> bool {
         .by_ref()
         .all(|block| block.iter().fold(0, |or, byte| or | byte) == 0)
         && blocks.remainder().iter().all(|byte| *byte == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noise(len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        blake3::Hasher::new().finalize_xof().fill(&mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn what_is_packed_is_what_zstd_reads() {
+        let mut packer = Packer::new(1).unwrap();
+        let mut out = Vec::new();
+        for len in [0, 1, 1000, BLOCK, BLOCK + 1, 1 << 20, (1 << 20) - 1] {
+            for raw in [noise(len), vec![0; len], b"text ".repeat(len / 5)] {
+                packer.pack(&raw, &mut out).unwrap();
+                assert_eq!(zstd::decode_all(out.as_slice()).unwrap(), raw);
+                assert!(out.len() <= bound(raw.len()), "{len}");
+                assert!(
+                    matches!(first(&out), First::Whole(all, size) if all == out.len() && size == raw.len() as u64)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_that_is_cut_off_is_told_from_one_that_is_damaged() {
+        let mut out = Vec::new();
+        pack_manifest(&b"text ".repeat(100_000), &mut out).unwrap();
+        for len in 5..out.len() {
+            assert!(matches!(first(&out[..len]), First::Cut), "{len}");
+        }
+        // The type of the first block: there are three, this is the fourth.
+        out[9] |= 0b110;
+        assert!(matches!(first(&out), First::Bad));
+    }
+
+    #[test]
+    fn noise_is_stored_and_half_noise_is_not() {
+        let mut packer = Packer::new(1).unwrap();
+        let mut out = Vec::new();
+        packer.pack(&noise(1 << 20), &mut out).unwrap();
+        assert_eq!(out.len(), (1 << 20) + 9 + 8 * 3);
+        let half: Vec<u8> = noise(1 << 20)
+            .chunks(4096)
+            .flat_map(|page| [page, &[0; 4096]].concat())
+            .take(1 << 20)
+            .collect();
+        packer.pack(&half, &mut out).unwrap();
+        assert!(out.len() < 600_000, "{}", out.len());
+    }
+
+    #[test]
+    fn a_single_byte_is_seen_among_zeros() {
+        for len in [0, 1, 255, 256, 257, 4096] {
+            assert!(is_zero(&vec![0; len]));
+            for at in 0..len {
+                let mut bytes = vec![0; len];
+                bytes[at] = 1;
+                assert!(!is_zero(&bytes));
+            }
+        }
+    }
 }

@@ -366,3 +366,111 @@ fn sparse_map(size: u64, extents: &[(u64, u64)]) -> Vec<u8> {
     pad(&mut map);
     map
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::Name;
+
+    fn file(path: &str, size: u64, extents: Option<Vec<(u64, u64)>>) -> Entry {
+        let kind = Kind::File { size, extents };
+        Entry {
+            path: Name::from(path),
+            mode: 0o644,
+            mtime_ns: 1,
+            xattrs: Vec::new(),
+            kind,
+        }
+    }
+
+    fn entries() -> Vec<Entry> {
+        let dir = Entry {
+            kind: Kind::Dir,
+            ..file("srv", 0, None)
+        };
+        let holes = Some(vec![(100_000, 100_000), (3 << 20, 5)]);
+        vec![
+            dir,
+            file("srv/a", 5, None),
+            file("srv/b", 3 << 20, None),
+            file("srv/c", 4 << 20, holes),
+        ]
+    }
+
+    #[test]
+    fn frames_make_up_the_tar_and_large_files_have_their_own() {
+        let entries = entries();
+        for chunk in [64 << 10, 100_000, 1 << 20] {
+            let frames = cut(&entries, chunk);
+            assert!(frames.iter().all(|len| (1..=chunk).contains(len)));
+            assert_eq!(
+                frames.iter().map(|len| u64::from(*len)).sum::<u64>(),
+                length(&entries)
+            );
+            let split: Vec<_> = split(&entries, frames.iter().copied()).collect();
+            for (frame, pieces) in frames.iter().zip(&split) {
+                assert_eq!(
+                    u64::from(*frame),
+                    pieces.iter().map(|piece| piece.len).sum::<u64>()
+                );
+                let own = pieces
+                    .iter()
+                    .any(|piece| piece.entry == 2 && matches!(piece.what, What::Data(_)));
+                assert!(!own || pieces.len() == 1, "{pieces:?}");
+            }
+            let offsets = split.iter().flatten().filter_map(|piece| match piece.what {
+                What::Data(at) if piece.entry == 2 => Some(at),
+                _ => None,
+            });
+            assert!(offsets.into_iter().all(|at| at % u64::from(chunk) == 0));
+        }
+    }
+
+    #[test]
+    fn any_other_cut_covers_the_same_bytes() {
+        let entries = entries();
+        let length = length(&entries);
+        for size in [1u32, 511, 513, 70_000] {
+            let frames = (0..length.div_ceil(size.into())).map(|_| size);
+            let total: u64 = split(&entries, frames)
+                .flatten()
+                .map(|piece| piece.len)
+                .sum();
+            assert_eq!(total, length);
+        }
+    }
+
+    #[test]
+    fn a_record_counts_the_digits_of_its_own_length() {
+        for len in 0..1200 {
+            let mut out = Vec::new();
+            record(&mut out, b"k", &vec![b'v'; len]);
+            let text = String::from_utf8(out).unwrap();
+            let (number, _) = text.split_once(' ').unwrap();
+            assert_eq!(number.parse(), Ok(text.len()));
+        }
+    }
+
+    #[test]
+    fn the_manifest_is_found_in_its_tar_entry_only() {
+        let tar = manifest(b"{}", 5);
+        assert_eq!(manifest_of(&tar), Some(b"{}".as_slice()));
+        assert_eq!(manifest_of(&tar[..512]), None);
+        assert_eq!(manifest_of(&[tar.clone(), vec![0; 512]].concat()), None);
+        for at in 0..tar.len() {
+            let mut other = tar.clone();
+            other[at] ^= 1;
+            assert!(
+                manifest_of(&other).is_none_or(|json| json != b"{}"),
+                "byte {at}"
+            );
+        }
+    }
+
+    #[test]
+    fn times_before_1970_are_written_as_tar_reads_them() {
+        assert_eq!(decimal_time(-1), "-0.000000001");
+        assert_eq!(decimal_time(-1_000_000_001), "-1.000000001");
+        assert_eq!(decimal_time(1_500_000_000), "1.500000000");
+    }
+}

@@ -33,6 +33,9 @@ mod layout;
 mod frame;
 
 #[cfg(feature = "archive")]
+mod workers;
+
+#[cfg(feature = "archive")]
 pub mod pack;
 
 #[cfg(feature = "archive")]

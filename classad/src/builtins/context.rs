@@ -1,8 +1,10 @@
 //! Functions whose arguments are expressions rather than values.
 
+use std::cell::Cell;
+
 use super::Call;
 use super::strings::stringify;
-use crate::eval::lookup::Found;
+use crate::eval::lookup::{Found, as_literal};
 use crate::eval::{At, Ev, LEFT, MATCH, NOWHERE, Place, RIGHT, Stop, Unit, Val, ops};
 use crate::parse;
 use crate::refs;
@@ -30,13 +32,15 @@ pub(super) fn eval<'a>(c: &Call<'_, 'a>) -> Ev<'a> {
     let unit = c.machine.add_unit(Unit {
         arena,
         top: 0,
-        owner: c.at.place,
+        owner: c.at.place.get(),
         chain: None,
+        bare: true,
     });
     c.machine.value(
         &At {
             arena,
             unit,
+            place: c.at.place.clone(),
             ..*c.at
         },
         value,
@@ -61,8 +65,8 @@ pub(super) fn unparse<'a>(c: &Call<'_, 'a>) -> Ev<'a> {
         Node::new(tag::LINK, 0, arg),
         Syntax::New,
     );
-    let found =
-        crate::name::Name::known(&name).and_then(|name| c.machine.own(c.at.place, name.key()));
+    let found = crate::name::Name::known(&name)
+        .and_then(|name| c.machine.own(c.at.place.get(), name.key()));
     let Some(Found::Value { arena, value, .. }) = found else {
         return c.machine.make_str(Vec::new());
     };
@@ -111,7 +115,7 @@ pub(super) fn unresolved<'a>(c: &Call<'_, 'a>) -> Ev<'a> {
     let at = At {
         arena,
         unit,
-        place,
+        place: Cell::new(place),
         ..*c.at
     };
     let names = refs::external(c.machine, &at, value, c.depth).unwrap_or_default();
@@ -149,9 +153,9 @@ pub(super) fn each<'a>(c: &Call<'_, 'a>, values: bool) -> Ev<'a> {
     };
     let machine = c.machine;
     // A reference that leads somewhere stands for what is there.
-    let mut outer = *c.at;
+
     let mut target = Target {
-        at: *c.at,
+        at: c.at.clone(),
         value: Node::new(tag::LINK, 0, expr),
     };
     if matches!(
@@ -160,34 +164,29 @@ pub(super) fn each<'a>(c: &Call<'_, 'a>, values: bool) -> Ev<'a> {
     ) {
         match machine.dereference(c.at, expr, c.depth)? {
             Some(Found::Value {
-                arena,
-                unit,
-                place,
-                value,
+                arena, unit, value, ..
             }) => {
                 target = Target {
                     at: At {
                         arena,
                         unit,
-                        ..*c.at
+                        ..c.at.clone()
                     },
                     value,
                 };
-                // The library goes on in the ad where the reference led.
-                outer.place = place;
             }
             Some(Found::Ad(place)) => {
                 target.value = Node::new(tag::AD, 0, place.ad);
                 target.at = At {
                     arena: machine.unit(place.unit).arena,
                     unit: place.unit,
-                    ..*c.at
+                    ..c.at.clone()
                 };
             }
             _ => {}
         }
     }
-    let list = match machine.eval(&outer, list, c.depth) {
+    let list = match machine.eval(c.at, list, c.depth) {
         Ok(Val::Undefined) if values => return Ok(Val::Undefined),
         Ok(Val::Undefined) => return Ok(Val::Int(0)),
         Ok(list) => list,
@@ -200,13 +199,13 @@ pub(super) fn each<'a>(c: &Call<'_, 'a>, values: bool) -> Ev<'a> {
     let mut count = 0;
     for index in 0..items.len() {
         machine.charge(1)?;
-        let result = match machine.item(&outer, items, index, c.depth) {
+        let result = match machine.item(c.at, items, index, c.depth) {
             Ok(Val::Ad(place)) => target.evaluate(c, place).unwrap_or(Val::Error),
             Ok(Val::Undefined) => Val::Undefined,
             _ => Val::Error,
         };
         if values {
-            results.push(result);
+            results.push(as_literal(result));
         } else if ops::truth(result) == Some(true) {
             count += 1;
         }
@@ -238,7 +237,7 @@ impl<'a> Target<'_, 'a> {
             }
         }
         let at = At {
-            place,
+            place: Cell::new(place),
             root: machine.outermost(place),
             context,
             ..self.at

@@ -106,6 +106,7 @@ fn make_ad<'a>(c: &Call<'_, 'a>, ad: ClassAd) -> Ev<'a> {
         top: 0,
         owner: NOWHERE,
         chain: None,
+        bare: false,
     });
     Ok(Val::Ad(Place { unit, ad: 0 }))
 }

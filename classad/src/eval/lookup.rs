@@ -1,11 +1,12 @@
 //! Finding what a name means.
 
+use std::cell::Cell;
 use std::sync::LazyLock;
 
 use super::{Active, At, Depth, Ev, LEFT, MATCH, Machine, NOWHERE, Place, RIGHT, Stop, Unit, Val};
 use crate::name::{self, Name};
 use crate::parse;
-use crate::tree::{Arena, Node, NodeId, tag};
+use crate::tree::{AdId, Arena, Node, NodeId, tag};
 
 /// What a name was found to be.
 #[derive(Clone, Copy)]
@@ -21,6 +22,15 @@ pub(crate) enum Found<'a> {
     Time,
     Undefined,
     Error,
+}
+
+/// A value that becomes an element of a list: a relative time is a real once it is read again.
+pub(crate) fn as_literal(value: Val<'_>) -> Val<'_> {
+    if let Val::Rel(secs) = value {
+        Val::Real(secs)
+    } else {
+        value
+    }
 }
 
 /// What the library puts around the two ads of a match: their contexts, and the match ad.
@@ -56,6 +66,16 @@ impl<'a> Machine<'a> {
         Place {
             unit: place.unit,
             ad: unit.arena.table(place.ad).parent,
+        }
+    }
+
+    /// The ad that something is written in.
+    pub(crate) fn lexical(&self, unit: u32, ad: AdId) -> Place {
+        let known = self.unit(unit);
+        if known.bare && ad == known.top {
+            known.owner
+        } else {
+            Place { unit, ad }
         }
     }
 
@@ -99,6 +119,7 @@ impl<'a> Machine<'a> {
                     top: 0,
                     owner,
                     chain: ad.chained_parent(),
+                    bare: false,
                 });
                 return Some(Found::Value {
                     arena: &ad.arena,
@@ -141,12 +162,12 @@ impl<'a> Machine<'a> {
     }
 
     /// A name by itself: what its ad and those around it lack is looked up in the other ad of the match.
-    fn find_bare(&self, at: &At<'_, 'a>, name: Name) -> Found<'a> {
-        let found = self.find(at, at.place, name);
+    pub(crate) fn find_bare(&self, at: &At<'_, 'a>, name: Name) -> Found<'a> {
+        let found = self.find(at, at.place.get(), name);
         if !matches!(found, Found::Undefined) || !self.is_match() {
             return found;
         }
-        match at.place {
+        match at.place.get() {
             LEFT => self.find(at, RIGHT, name),
             RIGHT => self.find(at, LEFT, name),
             place => match at.context {
@@ -203,7 +224,7 @@ impl<'a> Machine<'a> {
         let inner = At {
             arena,
             unit,
-            place,
+            place: Cell::new(place),
             root: at.root,
             active: Some(&here),
             context: at.context,
@@ -235,16 +256,17 @@ impl<'a> Machine<'a> {
     #[inline]
     fn direct(&self, at: &At<'_, 'a>, id: NodeId, depth: Depth) -> Option<Place> {
         let base = at.arena.node(id - 1);
+        let place = at.place.get();
         if base.tag() != tag::ATTR
-            || at.place.ad != 0
-            || at.place.unit > 1
+            || place.ad != 0
+            || place.unit > 1
             || depth.left <= 4
             || !self.is_match()
         {
             return None;
         }
         // An ad may have attributes of these names itself.
-        let unit = self.unit(at.place.unit);
+        let unit = self.unit(place.unit);
         let first = unit
             .arena
             .root
@@ -255,9 +277,9 @@ impl<'a> Machine<'a> {
             return None;
         }
         match base.name().key() {
-            name::MY => Some(at.place),
+            name::MY => Some(place),
             name::TARGET | name::OTHER if at.root == MATCH => Some(Place {
-                unit: 1 - at.place.unit,
+                unit: 1 - place.unit,
                 ad: 0,
             }),
             _ => None,
@@ -285,7 +307,8 @@ impl<'a> Machine<'a> {
             return Ok(Val::Error);
         };
         let inner = At {
-            root: self.outermost(at.place),
+            root: self.outermost(at.place.get()),
+            place: at.place.clone(),
             ..*at
         };
         let mut values = Vec::new();
@@ -299,7 +322,7 @@ impl<'a> Machine<'a> {
             };
             values.push(match value {
                 Val::Ad(place) => Val::Ad(self.orphan(place)),
-                other => other,
+                other => as_literal(other),
             });
         }
         if depth.left <= 0 {
@@ -327,6 +350,8 @@ impl<'a> Machine<'a> {
     }
 
     /// Where a reference leads, without evaluating what is there; `None` if nowhere.
+    ///
+    /// As in the library, the place is then the ad where the search ended, found or not.
     pub(crate) fn dereference(
         &'a self,
         at: &At<'_, 'a>,
@@ -343,6 +368,11 @@ impl<'a> Machine<'a> {
             },
             _ => return Ok(None),
         };
+        match found {
+            Found::Value { place, .. } => at.place.set(place),
+            Found::Undefined => at.place.set(at.root),
+            _ => {}
+        }
         Ok(matches!(found, Found::Value { .. } | Found::Ad(_)).then_some(found))
     }
 }

@@ -88,15 +88,17 @@ pub(crate) struct Unit<'a> {
     pub(crate) owner: Place,
     /// Where the unit's own ad looks further.
     pub(crate) chain: Option<&'a ClassAd>,
+    /// The arena holds an expression without an ad: what is written in it is written in the owner.
+    pub(crate) bare: bool,
 }
 
 /// Where evaluation is.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct At<'s, 'a> {
     pub(crate) arena: &'a Arena,
     pub(crate) unit: u32,
-    /// The ad in which names are looked up.
-    pub(crate) place: Place,
+    /// The ad in which names are looked up. Some functions leave it changed for what is evaluated after them.
+    pub(crate) place: Cell<Place>,
     /// The outermost ad.
     pub(crate) root: Place,
     pub(crate) active: Option<&'s Active<'s>>,
@@ -133,6 +135,16 @@ impl Depth {
             ..self
         }
     }
+
+    /// Takes so many levels of recursion.
+    pub(crate) fn frame(self, frames: i32) -> Result<Depth, Stop> {
+        let frames = self.frames - frames;
+        if frames < 0 {
+            Err(Stop)
+        } else {
+            Ok(Depth { frames, ..self })
+        }
+    }
 }
 
 pub(crate) struct Machine<'a> {
@@ -154,6 +166,7 @@ impl<'a> Machine<'a> {
             top: 0,
             owner: NOWHERE,
             chain: my.chained_parent(),
+            bare: false,
         };
         Machine::new([unit; 5], 1)
     }
@@ -166,12 +179,14 @@ impl<'a> Machine<'a> {
             top: 0,
             owner: Place { unit: owner, ad: 0 },
             chain: ad.chained_parent(),
+            bare: false,
         };
         let context = |arena: &'a Arena, owner: Place| Unit {
             arena,
             top: 0,
             owner,
             chain: None,
+            bare: false,
         };
         let units = [
             unit(left, 2),
@@ -384,7 +399,13 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn subscript(&'a self, at: &At<'_, 'a>, left: Val<'a>, right: Val<'a>, depth: Depth) -> Ev<'a> {
+    pub(crate) fn subscript(
+        &'a self,
+        at: &At<'_, 'a>,
+        left: Val<'a>,
+        right: Val<'a>,
+        depth: Depth,
+    ) -> Ev<'a> {
         match (left, right) {
             (Val::Error, _) | (_, Val::Error) => Ok(Val::Error),
             (Val::Undefined, _) | (_, Val::Undefined) => Ok(Val::Undefined),
@@ -396,7 +417,7 @@ impl<'a> Machine<'a> {
                     return Ok(Val::Undefined);
                 };
                 let inner = At {
-                    place,
+                    place: Cell::new(place),
                     root: self.outermost(place),
                     context: None,
                     ..*at
@@ -416,10 +437,7 @@ impl<'a> Machine<'a> {
                 if depth.left <= 0 {
                     return Ok(Val::Error);
                 }
-                let place = Place {
-                    unit,
-                    ad: arena.list_scope(node),
-                };
+                let place = Cell::new(self.lexical(unit, arena.list_scope(node)));
                 let inner = At {
                     arena,
                     unit,
@@ -465,9 +483,16 @@ impl<'a> Machine<'a> {
         depth: Depth,
     ) -> Ev<'a> {
         match items {
-            Items::Written { arena, unit, ids } => {
-                self.eval(&At { arena, unit, ..*at }, ids[index], depth)
-            }
+            Items::Written { arena, unit, ids } => self.eval(
+                &At {
+                    arena,
+                    unit,
+                    place: at.place.clone(),
+                    ..*at
+                },
+                ids[index],
+                depth,
+            ),
             Items::Made(items) => {
                 self.charge(1)?;
                 Ok(items[index])
@@ -475,8 +500,13 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// The value as the user of the library gets it: elements of lists are evaluated where they were written.
-    pub(crate) fn export(&'a self, value: Val<'a>, depth: u32, elements: &mut u32) -> Value {
+    /// The value as the user of the library gets it.
+    pub(crate) fn exported(&'a self, value: Val<'a>) -> Value {
+        self.export(value, 0, &mut { MAX_ELEMENTS })
+    }
+
+    /// Elements of lists are evaluated where they were written.
+    fn export(&'a self, value: Val<'a>, depth: u32, elements: &mut u32) -> Value {
         let mut list = |items: &mut dyn Iterator<Item = Val<'a>>| {
             let mut out = Vec::new();
             for item in items {
@@ -504,11 +534,12 @@ impl<'a> Machine<'a> {
             Val::List(unit, id) => {
                 let arena = self.unit(unit).arena;
                 let node = arena.node(id);
-                let place = Place {
+                let place = self.lexical(unit, arena.list_scope(node));
+                let at = At {
+                    arena,
                     unit,
-                    ad: arena.list_scope(node),
+                    ..self.at(place)
                 };
-                let at = self.at(place);
                 list(
                     &mut arena
                         .children(node)
@@ -540,7 +571,7 @@ impl<'a> Machine<'a> {
         At {
             arena,
             unit: place.unit,
-            place,
+            place: Cell::new(place),
             root: self.outermost(place),
             active: None,
             context: None,
@@ -561,6 +592,7 @@ impl<'a> Machine<'a> {
             top: 0,
             owner: place,
             chain: None,
+            bare: true,
         });
         let at = At {
             arena,
@@ -668,13 +700,13 @@ impl<'a> Scope<'a> {
         }
         let machine = self.machine();
         let value = machine.evaluate_name(LEFT, Name::new(name.as_bytes()));
-        machine.export(value, 0, &mut { MAX_ELEMENTS })
+        machine.exported(value)
     }
 
     /// Evaluates an expression as if it were an attribute of `my`.
     pub fn evaluate_expr(&self, expr: &Expr) -> Value {
         let machine = self.machine();
         let value = machine.evaluate_expr(LEFT, &expr.arena, expr.value);
-        machine.export(value, 0, &mut { MAX_ELEMENTS })
+        machine.exported(value)
     }
 }

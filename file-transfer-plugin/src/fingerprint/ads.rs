@@ -291,7 +291,6 @@ mod tests {
         }
 
         #[test]
-        #[ignore = "waits for the evaluator in classad"]
         fn the_expression_says_what_the_function_says(
             host in fingerprint(),
             image in fingerprint(),
@@ -322,7 +321,6 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "waits for the evaluator in classad"]
     fn a_first_start_needs_no_more_than_criu() {
         let mut host = ClassAd::new();
         host.insert("Requirements", true);
@@ -335,7 +333,6 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "waits for the evaluator in classad"]
     fn what_one_side_does_not_tell_is_no_match() {
         let (image, host) = (haswell(), haswell());
         assert!(matches(&job(Some(&image)), &slot(&host)));

@@ -9,7 +9,7 @@ mod state;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 
 use crate::fingerprint::{BadVersion, Fingerprint, Kernel, Version};
 
@@ -72,11 +72,18 @@ pub fn kernel() -> Result<Kernel, HostError> {
     Ok(release.trim().parse()?)
 }
 
+/// As much of /proc/cpuinfo as is read: the first CPU and more.
+#[cfg(target_arch = "x86_64")]
+const CPUINFO: u64 = 64 << 10;
+
 /// The CPU that this thread runs on.
 #[cfg(target_arch = "x86_64")]
 pub fn cpu() -> Result<Cpu, HostError> {
     let path = "/proc/cpuinfo";
-    let cpuinfo = fs::read_to_string(path).map_err(|source| HostError::Read { path, source })?;
+    let mut cpuinfo = Vec::new();
+    let read = fs::File::open(path).and_then(|file| file.take(CPUINFO).read_to_end(&mut cpuinfo));
+    read.map_err(|source| HostError::Read { path, source })?;
+    let cpuinfo = String::from_utf8_lossy(&cpuinfo);
     let flags = cpuinfo
         .lines()
         .find_map(|line| line.strip_prefix("flags")?.split_once(':'))

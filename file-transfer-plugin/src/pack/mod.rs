@@ -12,10 +12,9 @@
 //!
 //! Until the rename there is only a temporary file, which goes away with any error: an older archive stays as it was.
 
+mod flush;
 mod scan;
 mod write;
-
-pub(crate) use write::threads;
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -156,6 +155,11 @@ pub fn pack(
         path: out.to_owned(),
         source,
     };
+    let flusher = if options.sync {
+        Some(flush::Flusher::start(&temp.file).map_err(write)?)
+    } else {
+        None
+    };
     let paced = Paced::new(monitor, Stage::Pack, raw_bytes);
     let job = write::Job {
         entries: &manifest.contents.entries,
@@ -163,29 +167,33 @@ pub fn pack(
         frames: &frames,
         options: &Options { chunk, ..*options },
         file: &temp.file,
+        flusher: flusher.as_ref(),
         out,
         paced: &paced,
     };
     let (done, end) = job.run(room as u64)?;
     manifest.contents.frames = done;
 
-    let json = manifest.to_json()?;
+    let json = manifest.to_json();
     let front = front(&json, manifest.head.created, room)?;
     temp.file.write_all_at(&front, 0).map_err(write)?;
-    if options.sync {
+    if let Some(flusher) = flusher {
         monitor.progress(Progress {
             stage: Stage::Sync,
             done: 0,
             total: end,
         });
-        temp.file.sync_all().map_err(write)?;
+        flusher.finish().map_err(write)?;
         monitor.progress(Progress {
             stage: Stage::Sync,
             done: end,
             total: end,
         });
     }
-    temp.commit(out, options.sync).map_err(write)?;
+    temp.commit(out).map_err(write)?;
+    if options.sync {
+        sync_name(out);
+    }
     let packed = Packed {
         bytes: end,
         raw_bytes,
@@ -222,7 +230,7 @@ fn foreseen(raw: u32) -> Frame {
 
 /// How much room the manifest can need at most, as a frame beside a skippable one.
 fn room(foreseen: &Manifest) -> Result<usize, PackError> {
-    let json = foreseen.to_json()?;
+    let json = foreseen.to_json();
     let limit = limits().manifest;
     if json.len() as u64 > limit {
         let found = json.len() as u64;
@@ -290,19 +298,24 @@ impl Temp {
         })
     }
 
-    fn commit(mut self, out: &Path, sync: bool) -> io::Result<()> {
+    fn commit(mut self, out: &Path) -> io::Result<()> {
         if let Some(path) = &self.path {
             fs::rename(path, out)?;
         }
         self.path = None;
-        if sync {
-            let dir = out
-                .parent()
-                .filter(|dir| !dir.as_os_str().is_empty())
-                .unwrap_or(Path::new("."));
-            File::open(dir)?.sync_all()?;
-        }
         Ok(())
+    }
+}
+
+/// Forces the new name to disk. The archive is there and whole by now: that some file systems cannot do this for a directory
+/// is no reason to say that it is not.
+fn sync_name(out: &Path) {
+    let dir = out
+        .parent()
+        .filter(|dir| !dir.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    if let Err(error) = File::open(dir).and_then(|dir| dir.sync_all()) {
+        tracing::debug!(?dir, %error, "cannot sync the directory");
     }
 }
 

@@ -15,6 +15,8 @@ use crate::manifest::{Entry, Kind, LeftOut, Name};
 
 /// A hole shorter than this is packed as zeros: each part of a file costs forty bytes of manifest.
 const HOLE: u64 = 64 << 10;
+/// The most parts that a file is packed in.
+const PARTS: usize = 4096;
 
 /// What was found.
 #[derive(Default)]
@@ -149,7 +151,10 @@ fn extents(path: &Path, meta: &Metadata) -> io::Result<Option<Vec<(u64, u64)>>> 
         return Ok(None);
     }
     let file = open(path)?;
-    let mut parts: Vec<(u64, u64)> = Vec::new();
+    let mut parts = Parts {
+        list: Vec::new(),
+        hole: HOLE,
+    };
     let mut at = 0;
     while at < size {
         let start = match rustix::fs::seek(&file, SeekFrom::Data(at)) {
@@ -161,14 +166,35 @@ fn extents(path: &Path, meta: &Metadata) -> io::Result<Option<Vec<(u64, u64)>>> 
         if start >= end {
             break;
         }
-        match parts.last_mut() {
-            Some((from, len)) if start - (*from + *len) < HOLE => *len = end - *from,
-            _ if start < HOLE => parts.push((0, end)),
-            _ => parts.push((start, end - start)),
-        }
+        parts.add(start, end);
         at = end;
     }
-    Ok((parts != [(0, size)]).then_some(parts))
+    Ok((parts.list != [(0, size)]).then_some(parts.list))
+}
+
+/// The parts of a sparse file.
+struct Parts {
+    /// Offset and length of each.
+    list: Vec<(u64, u64)>,
+    /// A shorter hole is not worth an end of a part.
+    hole: u64,
+}
+
+impl Parts {
+    fn add(&mut self, start: u64, end: u64) {
+        match self.list.last_mut() {
+            Some((from, len)) if start - (*from + *len) < self.hole => *len = end - *from,
+            None if start < self.hole => self.list.push((0, end)),
+            _ => self.list.push((start, end - start)),
+        }
+        // A file that is all small holes is still one file, not a manifest that nobody can read.
+        while self.list.len() > PARTS {
+            self.hole *= 2;
+            for (start, len) in std::mem::take(&mut self.list) {
+                self.add(start, start + len);
+            }
+        }
+    }
 }
 
 /// The attributes of the user's name space; others are the system's. None where the file system has none.
@@ -192,4 +218,30 @@ fn xattrs(path: &Path) -> io::Result<Vec<(Name, Name)>> {
     }
     found.sort();
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_many_small_holes_is_packed_in_few_parts() {
+        let mut parts = Parts {
+            list: Vec::new(),
+            hole: HOLE,
+        };
+        let mut bytes = 0;
+        for index in 0..20_000 {
+            let start = index * 3 * HOLE + 2 * HOLE;
+            parts.add(start, start + HOLE);
+            bytes += HOLE;
+        }
+        assert!((1..=PARTS).contains(&parts.list.len()));
+        assert_eq!(
+            parts.list.last().map(|(at, len)| at + len),
+            Some(60_000 * HOLE)
+        );
+        assert!(parts.list.is_sorted());
+        assert!(parts.list.iter().map(|(_, len)| len).sum::<u64>() >= bytes);
+    }
 }

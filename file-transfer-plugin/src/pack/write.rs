@@ -4,23 +4,18 @@
 //! takes the place after them and writes there. So nothing is queued: the memory is a few chunks for each thread.
 
 use std::fs::File;
-use std::num::NonZeroUsize;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Condvar, Mutex, MutexGuard};
+use std::sync::{Condvar, Mutex};
 use std::{io, thread};
 
+use super::flush::Flusher;
 use super::{Options, PackError, scan};
 use crate::frame::{self, Packer};
 use crate::layout::{self, Piece, What};
 use crate::manifest::{Digest, Entry, Frame};
 use crate::monitor::Paced;
-
-/// Above this more threads do not help: reading and writing is what takes the time then, and each costs memory.
-const THREADS: usize = 16;
-
-/// How much is written before it is sent to the disk.
-const FLUSH: u64 = 64 << 20;
+use crate::workers::{lock, threads};
 
 pub(super) struct Job<'a> {
     pub(super) entries: &'a [Entry],
@@ -28,6 +23,7 @@ pub(super) struct Job<'a> {
     pub(super) frames: &'a [u32],
     pub(super) options: &'a Options,
     pub(super) file: &'a File,
+    pub(super) flusher: Option<&'a Flusher>,
     pub(super) out: &'a Path,
     pub(super) paced: &'a Paced<'a>,
 }
@@ -52,17 +48,6 @@ struct Zeros {
     hash: Digest,
 }
 
-/// The number of threads for a request of `asked`.
-pub(crate) fn threads(asked: usize) -> usize {
-    let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    // A few more than cores: some wait for their turn or for the disk.
-    if asked > 0 {
-        asked.min(THREADS)
-    } else {
-        (cores + cores.div_ceil(2)).min(THREADS)
-    }
-}
-
 impl Job<'_> {
     /// Writes the body from `start` on; returns its frames and where it ends.
     pub(super) fn run(&self, start: u64) -> Result<(Vec<Frame>, u64), PackError> {
@@ -82,9 +67,6 @@ impl Job<'_> {
         };
         zeros.hash = Digest::of(&zeros.raw);
         thread::scope(|scope| {
-            if self.options.sync {
-                scope.spawn(|| self.flush(&body, &turn));
-            }
             for _ in 0..threads(self.options.threads).min(self.frames.len()) {
                 scope.spawn(|| {
                     let panic = PackError::Compress(io::Error::other("a thread of it panicked"));
@@ -103,28 +85,6 @@ impl Job<'_> {
         match body.error {
             Some(error) => Err(error),
             None => Ok((body.placed, body.end)),
-        }
-    }
-
-    /// Sends to the disk what is written, while more is being written: at the end, when the archive must be there, little is
-    /// left to wait for. Errors are left to the last, decisive call.
-    fn flush<I>(&self, body: &Mutex<Body<I>>, turn: &Condvar) {
-        let mut sent = 0;
-        loop {
-            let mut body = lock(body);
-            while body.end - sent < FLUSH {
-                if body.error.is_some() || body.placed.len() == self.frames.len() {
-                    return;
-                }
-                body = turn
-                    .wait(body)
-                    .unwrap_or_else(|poisoned| poisoned.into_inner());
-            }
-            sent = body.end;
-            drop(body);
-            if self.file.sync_data().is_err() {
-                return;
-            }
         }
     }
 
@@ -198,6 +158,9 @@ impl Job<'_> {
                 source,
             };
             self.file.write_all_at(bytes, at).map_err(write)?;
+            if let Some(flusher) = self.flusher {
+                flusher.written(at + bytes.len() as u64);
+            }
             self.paced.add(raw.len() as u64);
         }
     }
@@ -217,12 +180,6 @@ impl<I> Drop for Alarm<'_, I> {
             self.turn.notify_all();
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 /// Reads pieces; keeps the last file open, as the next piece is likely to be of it.

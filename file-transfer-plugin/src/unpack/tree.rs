@@ -11,43 +11,28 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, XattrFlags};
 use rustix::io::Errno;
 
 use super::{Archive, ArchiveError, Unpacked};
-use crate::frame;
 use crate::layout::{Piece, What};
 use crate::manifest::{Entry, Kind};
 
-/// Runs of zeros of this size become holes.
-const HOLE: usize = 64 << 10;
-
 pub(super) struct Writer<'a> {
-    archive: &'a Archive,
+    pub(super) archive: &'a Archive,
     /// For each entry the root that it goes to, if it is wanted.
-    root_of: Vec<Option<usize>>,
+    pub(super) root_of: Vec<Option<usize>>,
     roots: Vec<Root>,
     /// In how many frames each file's contents are.
-    frames: Vec<u32>,
-    /// Files that several frames write to.
-    open: Mutex<HashMap<usize, Arc<Open>>>,
+    pub(super) frames: Vec<u32>,
 }
 
 /// A directory that a tree goes to.
 struct Root {
     fd: OwnedFd,
     path: PathBuf,
-}
-
-/// A file that is being written.
-struct Open {
-    file: File,
-    left: AtomicU32,
 }
 
 impl<'a> Writer<'a> {
@@ -58,12 +43,8 @@ impl<'a> Writer<'a> {
         for (number, (prefix, path)) in trees.iter().enumerate() {
             let mut found = false;
             for (entry, root) in contents.entries.iter().zip(&mut root_of) {
-                let bytes = entry.path.as_bytes();
-                if bytes == prefix.as_bytes()
-                    || bytes
-                        .strip_prefix(prefix.as_bytes())
-                        .is_some_and(|rest| rest[0] == b'/')
-                {
+                let root_name = entry.path.as_bytes().split(|byte| *byte == b'/').next();
+                if root_name == Some(prefix.as_bytes()) {
                     found = true;
                     *root = Some(number);
                 }
@@ -110,7 +91,6 @@ impl<'a> Writer<'a> {
             root_of,
             roots,
             frames,
-            open: Mutex::default(),
         })
     }
 
@@ -196,15 +176,7 @@ impl<'a> Writer<'a> {
         Ok(unpacked)
     }
 
-    /// One thread's way of writing frames.
-    pub(super) fn hand(&self) -> Hand<'_> {
-        Hand {
-            writer: self,
-            at: Way::default(),
-        }
-    }
-
-    fn cannot(&self, index: usize, source: io::Error) -> ArchiveError {
+    pub(super) fn cannot(&self, index: usize, source: io::Error) -> ArchiveError {
         let entry = &self.archive.manifest.contents.entries[index];
         let root = self.root_of[index].map_or(Path::new(""), |root| &self.roots[root].path);
         let path = inner(entry.path.as_bytes())
@@ -267,7 +239,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn create(&self, at: &mut Way, index: usize, entry: &Entry) -> io::Result<File> {
+    pub(super) fn create(&self, at: &mut Way, index: usize, entry: &Entry) -> io::Result<File> {
         let Some((dir, name)) = self.place(at, index, entry.path.as_bytes())? else {
             return Err(io::ErrorKind::IsADirectory.into());
         };
@@ -333,87 +305,7 @@ impl<'a> Writer<'a> {
 
 /// The directory that was last gone to.
 #[derive(Default)]
-struct Way(Option<(Vec<u8>, OwnedFd)>);
-
-/// One thread's way of writing frames.
-pub(super) struct Hand<'a> {
-    writer: &'a Writer<'a>,
-    at: Way,
-}
-
-impl Hand<'_> {
-    /// Writes what a frame holds of files.
-    pub(super) fn write(&mut self, pieces: &[Piece], raw: &[u8]) -> Result<(), ArchiveError> {
-        let mut rest = raw;
-        let mut pieces = pieces.iter().peekable();
-        while let Some(piece) = pieces.next() {
-            let (bytes, after) = rest.split_at(piece.len as usize);
-            rest = after;
-            let What::Data(offset) = piece.what else {
-                continue;
-            };
-            if self.writer.root_of[piece.entry].is_none() {
-                continue;
-            }
-            let mut parts = vec![(offset, bytes)];
-            while let Some(next) = pieces
-                .next_if(|next| next.entry == piece.entry && matches!(next.what, What::Data(_)))
-            {
-                let (bytes, after) = rest.split_at(next.len as usize);
-                rest = after;
-                if let What::Data(offset) = next.what {
-                    parts.push((offset, bytes));
-                }
-            }
-            self.write_parts(piece.entry, &parts)
-                .map_err(|error| self.writer.cannot(piece.entry, error))?;
-        }
-        Ok(())
-    }
-
-    /// Writes all that one frame has of one file.
-    fn write_parts(&mut self, index: usize, parts: &[(u64, &[u8])]) -> io::Result<()> {
-        let writer = self.writer;
-        let entry = &writer.archive.manifest.contents.entries[index];
-        if writer.frames[index] == 1 {
-            let file = writer.create(&mut self.at, index, entry)?;
-            parts
-                .iter()
-                .try_for_each(|(offset, bytes)| write_sparse(&file, bytes, *offset))?;
-            return finish(&file, entry);
-        }
-        let open = {
-            let mut all = writer
-                .open
-                .lock()
-                .unwrap_or_else(|poisoned| poisoned.into_inner());
-            match all.get(&index) {
-                Some(open) => Arc::clone(open),
-                None => {
-                    let file = writer.create(&mut self.at, index, entry)?;
-                    let open = Arc::new(Open {
-                        file,
-                        left: AtomicU32::new(writer.frames[index]),
-                    });
-                    all.insert(index, Arc::clone(&open));
-                    open
-                }
-            }
-        };
-        parts
-            .iter()
-            .try_for_each(|(offset, bytes)| write_sparse(&open.file, bytes, *offset))?;
-        if open.left.fetch_sub(1, Ordering::AcqRel) == 1 {
-            writer
-                .open
-                .lock()
-                .unwrap_or_else(|poisoned| poisoned.into_inner())
-                .remove(&index);
-            finish(&open.file, entry)?;
-        }
-        Ok(())
-    }
-}
+pub(super) struct Way(Option<(Vec<u8>, OwnedFd)>);
 
 /// A path without the name of its tree.
 fn inner(path: &[u8]) -> Option<&[u8]> {
@@ -430,22 +322,8 @@ fn remove(dir: &OwnedFd, name: &[u8]) -> io::Result<()> {
     }
 }
 
-/// Writes to a file that is all hole so far, and leaves long runs of zeros a hole.
-fn write_sparse(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
-    let mut start = 0;
-    let mut at = 0;
-    for block in bytes.chunks(HOLE) {
-        if block.len() == HOLE && frame::is_zero(block) {
-            file.write_all_at(&bytes[start..at], offset + start as u64)?;
-            start = at + HOLE;
-        }
-        at += block.len();
-    }
-    file.write_all_at(&bytes[start..], offset + start as u64)
-}
-
 /// Gives a file or directory its attributes, mode and time, in this order: a read-only one takes no attributes.
-fn finish(file: &File, entry: &Entry) -> io::Result<()> {
+pub(super) fn finish(file: &File, entry: &Entry) -> io::Result<()> {
     for (name, value) in &entry.xattrs {
         match rustix::fs::fsetxattr(file, name.as_bytes(), value.as_bytes(), XattrFlags::empty()) {
             // Not every file system has them, and few programs miss them.

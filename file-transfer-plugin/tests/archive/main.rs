@@ -5,6 +5,7 @@
 mod damage;
 mod forge;
 mod golden;
+mod hostile;
 mod listing;
 mod roundtrip;
 mod tree;

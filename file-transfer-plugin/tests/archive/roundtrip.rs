@@ -81,6 +81,9 @@ pub(crate) fn zoo(dir: &Path) {
     holes.set_len(5 << 20).unwrap();
     holes.write_all_at(b"first", 1 << 20).unwrap();
     holes.write_all_at(&noise(200_000, 2), 3 << 20).unwrap();
+    let holes = File::create(at(&"h".repeat(150))).unwrap();
+    holes.set_len(1 << 20).unwrap();
+    holes.write_all_at(b"long name", 300_000).unwrap();
     File::create(at("all hole"))
         .unwrap()
         .set_len(3 << 20)
@@ -178,8 +181,17 @@ fn only_the_trees_asked_for_are_written() {
     let archive = Archive::open(&at("x.criu"), &Limits::default()).unwrap();
     archive.unpack(&[("images", &at("only"))], &Silent).unwrap();
     assert_eq!(picture(&at("only")), picture(&at("images")));
-    let error = archive.unpack(&[("shm", &at("no"))], &Silent).unwrap_err();
-    assert!(error.to_string().ends_with("has no tree shm"), "{error}");
+    for missing in ["shm", "", "srv/a", "sr", "srv/"] {
+        let error = archive
+            .unpack(&[(missing, &at("no"))], &Silent)
+            .unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .ends_with(&format!("has no tree {missing}")),
+            "{error}"
+        );
+    }
 }
 
 #[test]
