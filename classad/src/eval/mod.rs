@@ -422,7 +422,8 @@ impl<'a> Machine<'a> {
                     context: None,
                     ..*at
                 };
-                Ok(self.found(&inner, found, depth).unwrap_or(Val::Error))
+                let value = self.found(&inner, found, depth);
+                Ok(value.map_or(Val::Error, |value| self.detached(value)))
             }
             (Val::List(unit, id), Val::Int(index)) => {
                 let arena = self.unit(unit).arena;
@@ -483,16 +484,18 @@ impl<'a> Machine<'a> {
         depth: Depth,
     ) -> Ev<'a> {
         match items {
-            Items::Written { arena, unit, ids } => self.eval(
-                &At {
+            Items::Written { arena, unit, ids } => {
+                let inner = At {
                     arena,
                     unit,
                     place: at.place.clone(),
                     ..*at
-                },
-                ids[index],
-                depth,
-            ),
+                };
+                let value = self.eval(&inner, ids[index], depth);
+                // An element may change the place for what comes after it.
+                at.place.set(inner.place.get());
+                value
+            }
             Items::Made(items) => {
                 self.charge(1)?;
                 Ok(items[index])
@@ -567,11 +570,11 @@ impl<'a> Machine<'a> {
 
     /// The start of an evaluation in an ad.
     pub(crate) fn at(&self, place: Place) -> At<'static, 'a> {
+        if place == NOWHERE {
+            return At { place: Cell::new(NOWHERE), root: NOWHERE, ..self.at(LEFT) };
+        }
         let arena = self.unit(place.unit).arena;
-        At {
-            arena,
-            unit: place.unit,
-            place: Cell::new(place),
+        At { arena, unit: place.unit, place: Cell::new(place),
             root: self.outermost(place),
             active: None,
             context: None,
