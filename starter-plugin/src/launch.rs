@@ -1,17 +1,36 @@
 //! From a begin to a running pid 1.
 
-use anyhow::{Context, Result, bail};
-use nix::sys::wait::{WaitStatus, waitpid};
+use anyhow::{Context, Result, anyhow};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
 
 use crate::channel::Channel;
 use crate::init::{self, Init, Order};
 use crate::namespaces::{Clocks, Ids, unshare_all};
 use crate::sys;
 
-/// Makes the namespaces and starts pid 1 in them; the channel leads to it.
+/// A pid 1 at work.
+pub(crate) struct Launched {
+    /// The line to it.
+    pub(crate) channel: Channel,
+    /// Its number out here.
+    pid: Pid,
+}
+
+impl Launched {
+    /// Ends it, and with it everything in its namespace.
+    pub(crate) fn end(self) {
+        // It may have ended by itself; then there is a zombie to reap, or nothing.
+        let _ = kill(self.pid, Signal::SIGKILL);
+        let _ = waitpid(self.pid, None);
+    }
+}
+
+/// Makes the namespaces and starts pid 1 in them.
 ///
 /// The caller must be a subreaper: the maker ends, and pid 1 becomes its child.
-pub(crate) fn launch(init: Init, ids: Ids, resume: Option<Clocks>) -> Result<Channel> {
+pub(crate) fn launch(init: Init, ids: Ids, resume: Option<Clocks>) -> Result<Launched> {
     let (ours, theirs) = Channel::pair().context("cannot make a channel")?;
     let (made, from_maker) = Channel::pair().context("cannot make a channel")?;
     let Some(maker) = sys::fork().context("cannot fork")? else {
@@ -20,27 +39,23 @@ pub(crate) fn launch(init: Init, ids: Ids, resume: Option<Clocks>) -> Result<Cha
         sys::end(make(init, ids, resume, &from_maker, theirs));
     };
     drop((from_maker, theirs));
-    let result: Result<(), String> = made.receive()?;
-    let status = waitpid(maker, None)?;
-    if let Err(message) = result {
-        bail!(message);
-    }
-    if status != WaitStatus::Exited(maker, 0) {
-        bail!("cannot fork pid 1 of the job's namespace");
-    }
+    let result: Result<i32, String> = made.receive()?;
+    waitpid(maker, None)?;
+    let pid = Pid::from_raw(result.map_err(|message| anyhow!(message))?);
     ours.send(&Order::Begin)?;
-    Ok(ours)
+    Ok(Launched { channel: ours, pid })
 }
 
 /// The maker's whole life.
 fn make(init: Init, ids: Ids, resume: Option<Clocks>, report: &Channel, channel: Channel) -> i32 {
-    let result = unshare_all(ids, resume).map_err(|error| error.to_string());
-    if report.send(&result).is_err() || result.is_err() {
-        return 1;
-    }
-    match sys::fork() {
-        Ok(None) => sys::end(init::run(init, channel)),
-        Ok(Some(_)) => 0,
-        Err(_) => 1,
-    }
+    let made = match unshare_all(ids, resume) {
+        Err(error) => Err(error.to_string()),
+        Ok(()) => match sys::fork() {
+            Ok(None) => sys::end(init::run(init, channel)),
+            // By the number that this process and the outer supervisor share.
+            Ok(Some(pid)) => Ok(pid.as_raw()),
+            Err(errno) => Err(format!("cannot fork pid 1 of the job's namespace: {errno}")),
+        },
+    };
+    i32::from(report.send(&made).is_err() || made.is_err())
 }

@@ -24,13 +24,12 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{getegid, geteuid};
 
-use crate::channel::Channel;
 use crate::chirp::Chirp;
 use crate::criu::{Criu, ImageDir};
 use crate::exit_code::ExitCode;
 use crate::init::{Begin, Event, Exit, Init, Order};
 use crate::job::Job;
-use crate::launch::launch;
+use crate::launch::{Launched, launch};
 use crate::namespaces::{Clocks, Ids};
 use crate::relay::Relay;
 use crate::sandbox::Sandbox;
@@ -83,7 +82,7 @@ impl Signals {
 
 /// A job that runs under its pid 1.
 pub(crate) struct Running {
-    channel: Channel,
+    init: Launched,
     relays: [Relay; 2],
     generation: u64,
     fingerprint: Fingerprint,
@@ -119,7 +118,14 @@ impl Running {
             ..Resume::default()
         };
         let begin = Begin::Fresh(job.inside(slot.kernel.0)?);
-        let channel = launch(init(begin, criu, sandbox)?, ids(&resume), None)?;
+        let init = match launch(init(begin, criu, sandbox)?, ids(&resume), None) {
+            Ok(init) => init,
+            Err(error) => {
+                sandbox.give_back(&resume.inputs)?;
+                sandbox.remove()?;
+                return Err(CannotHere(error).into());
+            }
+        };
         let mut relays = relays(job, sandbox, [0, 0])?;
         if job.is_htcondor() {
             for relay in &mut relays {
@@ -129,7 +135,7 @@ impl Running {
             }
         }
         let mut running = Running {
-            channel,
+            init,
             relays,
             generation: 0,
             // What it needs of the slot's abilities so far: none.
@@ -139,7 +145,7 @@ impl Running {
             },
             resume,
         };
-        match running.channel.receive()? {
+        match running.init.channel.receive()? {
             Event::Running => {
                 tracing::info!(stage = "running", from = "the beginning");
                 Ok(running)
@@ -167,14 +173,14 @@ impl Running {
             monotonic_ns: resume.monotonic_ns,
             boottime_ns: resume.boottime_ns,
         };
-        let channel = launch(
+        let init = launch(
             init(Begin::Thaw, criu, sandbox)?,
             ids(&resume),
             Some(clocks),
         )?;
         loop {
             let mut ready = [
-                PollFd::new(channel.as_fd(), PollFlags::POLLIN),
+                PollFd::new(init.channel.as_fd(), PollFlags::POLLIN),
                 PollFd::new(signals.0.as_fd(), PollFlags::POLLIN),
             ];
             match poll(&mut ready, PollTimeout::NONE) {
@@ -185,13 +191,17 @@ impl Running {
                 break;
             }
             if signals.next()? == Some(job.vacate_signal()) {
-                tracing::info!(stage = "vacated", while_ = "restoring");
+                tracing::info!(stage = "vacated before it ran");
+                init.end();
                 return Ok(Thawed::Vacated);
             }
         }
-        match channel.receive()? {
+        match init.channel.receive()? {
             Event::Running => {}
-            Event::RestoreFailed { message } => return Ok(Thawed::Failed(message)),
+            Event::RestoreFailed { message } => {
+                init.end();
+                return Ok(Thawed::Failed(message));
+            }
             other => bail!("an event out of turn: {other:?}"),
         }
         // The next dump writes into an empty directory, and the disk is the slot's.
@@ -204,7 +214,7 @@ impl Running {
         fingerprint.absorb(slot);
         Ok(Thawed::Running(Box::new(Running {
             relays: relays(job, sandbox, resume.relayed)?,
-            channel,
+            init,
             generation,
             fingerprint,
             resume,
@@ -235,7 +245,7 @@ impl Running {
                 PollTimeout::NONE
             };
             let mut ready = [
-                PollFd::new(self.channel.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.init.channel.as_fd(), PollFlags::POLLIN),
                 PollFd::new(signals.0.as_fd(), PollFlags::POLLIN),
                 PollFd::new(written.as_fd(), PollFlags::POLLIN),
             ];
@@ -251,18 +261,18 @@ impl Running {
             if signalled {
                 while let Some(signal) = signals.next()? {
                     if signal != vacate {
-                        self.channel.send(&Order::Signal(signal as i32))?;
+                        self.init.channel.send(&Order::Signal(signal as i32))?;
                     } else if asked.is_none() {
                         tracing::info!(stage = "vacating");
                         asked = Some(Instant::now());
-                        self.channel.send(&Order::Dump)?;
+                        self.init.channel.send(&Order::Dump)?;
                     }
                 }
             }
             if !spoke {
                 continue;
             }
-            match self.channel.receive()? {
+            match self.init.channel.receive()? {
                 Event::Exited(exit) => {
                     self.end_relays()?;
                     self.come_home(sandbox)?;
@@ -286,7 +296,7 @@ impl Running {
                     tracing::error!("the job could not be frozen: {message}");
                     announce(|chirp| vacate::announce_failure(chirp, &message));
                     // It has to go all the same, in the way that it knows.
-                    self.channel.send(&Order::Signal(vacate as i32))?;
+                    self.init.channel.send(&Order::Signal(vacate as i32))?;
                 }
                 other => bail!("an event out of turn: {other:?}"),
             }
@@ -341,6 +351,11 @@ fn remove_archive(sandbox: &Sandbox) -> Result<()> {
         _ => Ok(()),
     }
 }
+
+/// This slot cannot give the job a machine of its own; it has not begun.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:#}")]
+pub(crate) struct CannotHere(anyhow::Error);
 
 /// The job never began.
 #[derive(Debug, thiserror::Error)]

@@ -21,7 +21,7 @@ use crate::criu::Criu;
 use crate::exit_code::ExitCode;
 use crate::job::Job;
 use crate::restore::{self, Choice};
-use crate::running::{End, Running, Signals, Thawed, announce};
+use crate::running::{CannotHere, End, Running, Signals, Thawed, announce};
 use crate::sandbox::{self, Sandbox};
 use crate::vacate;
 use crate::{log, sys};
@@ -50,11 +50,11 @@ pub(crate) fn run(job: &Job) -> Result<End> {
     let mut signals = Signals::block()?;
     set_child_subreaper(true)?;
     let running = match restore::choose(job, &sandbox, &slot)? {
-        Choice::Fresh => Running::fresh(job, &criu, &sandbox, &slot)?,
+        Choice::Fresh => Running::fresh(job, &criu, &sandbox, &slot),
         Choice::NotHere(reason) => return not_here(job, &sandbox, &reason),
         Choice::Thaw(manifest) => {
             match Running::thawed(job, &criu, &sandbox, &slot, &manifest, &mut signals)? {
-                Thawed::Running(running) => *running,
+                Thawed::Running(running) => Ok(*running),
                 Thawed::Vacated => {
                     sandbox.remove()?;
                     return Ok(End::Ours(ExitCode::Frozen));
@@ -62,13 +62,17 @@ pub(crate) fn run(job: &Job) -> Result<End> {
                 Thawed::Failed(reason) => {
                     match restore::give_up_or(job, &manifest, reason, &sandbox)? {
                         Choice::NotHere(reason) => return not_here(job, &sandbox, &reason),
-                        _ => Running::fresh(job, &criu, &sandbox, &slot)?,
+                        _ => Running::fresh(job, &criu, &sandbox, &slot),
                     }
                 }
             }
         }
     };
-    running.watch(job, &sandbox, &mut signals)
+    match running {
+        Ok(running) => running.watch(job, &sandbox, &mut signals),
+        Err(error) if error.is::<CannotHere>() => without_criu(job, error),
+        Err(error) => Err(error),
+    }
 }
 
 /// The CRIU beside this program or on the node.

@@ -58,7 +58,7 @@ pub(crate) fn surroundings() -> &'static [Arena; 3] {
 
 impl<'a> Machine<'a> {
     /// The ad around an ad.
-        fn parent(&self, place: Place) -> Place {
+    fn parent(&self, place: Place) -> Place {
         if place == NOWHERE {
             return NOWHERE;
         }
@@ -341,7 +341,15 @@ impl<'a> Machine<'a> {
             Val::List(unit, id) => {
                 let known = self.unit(unit);
                 let top = known.arena.list_scope(known.arena.node(id));
-                Val::List(self.add_unit(Unit { top, owner: NOWHERE, bare: true, ..known }), id)
+                Val::List(
+                    self.add_unit(Unit {
+                        top,
+                        owner: NOWHERE,
+                        bare: true,
+                        ..known
+                    }),
+                    id,
+                )
             }
             other => other,
         }

@@ -571,10 +571,17 @@ impl<'a> Machine<'a> {
     /// The start of an evaluation in an ad.
     pub(crate) fn at(&self, place: Place) -> At<'static, 'a> {
         if place == NOWHERE {
-            return At { place: Cell::new(NOWHERE), root: NOWHERE, ..self.at(LEFT) };
+            return At {
+                place: Cell::new(NOWHERE),
+                root: NOWHERE,
+                ..self.at(LEFT)
+            };
         }
         let arena = self.unit(place.unit).arena;
-        At { arena, unit: place.unit, place: Cell::new(place),
+        At {
+            arena,
+            unit: place.unit,
+            place: Cell::new(place),
             root: self.outermost(place),
             active: None,
             context: None,
