@@ -112,7 +112,7 @@ impl<'a> Machine<'a> {
     }
 
     #[inline]
-    fn chained(&self, unit: Unit<'a>, place: Place, key: u32) -> Option<Found<'a>> {
+    fn chained(&self, unit: &Unit<'a>, place: Place, key: u32) -> Option<Found<'a>> {
         let mut ad = unit.chain?;
         loop {
             if let Some(value) = ad.arena.root.get(key) {
@@ -341,7 +341,7 @@ impl<'a> Machine<'a> {
             Val::List(unit, id) => {
                 let known = self.unit(unit);
                 let top = known.arena.list_scope(known.arena.node(id));
-                Val::List(self.add_unit(Unit { top, owner: NOWHERE, bare: true, ..known }), id)
+                Val::List(self.add_unit(Unit { top, owner: NOWHERE, bare: true, ..*known }), id)
             }
             other => other,
         }
@@ -350,11 +350,7 @@ impl<'a> Machine<'a> {
     /// The same ad with nothing around it: the library copies ads that it selects from lists.
     pub(crate) fn orphan(&self, place: Place) -> Place {
         let unit = self.unit(place.unit);
-        let unit = self.add_unit(Unit {
-            top: place.ad,
-            owner: NOWHERE,
-            ..unit
-        });
+        let unit = self.add_unit(Unit { top: place.ad, owner: NOWHERE, ..*unit });
         Place { unit, ad: place.ad }
     }
 }
