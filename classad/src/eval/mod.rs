@@ -13,10 +13,12 @@
 
 pub(crate) mod lookup;
 pub(crate) mod ops;
+pub(crate) mod truth;
 
 use std::cell::Cell;
 
 use elsa::FrozenVec;
+use truth::Truth;
 
 use crate::ad::{ClassAd, Expr};
 use crate::builtins;
@@ -155,6 +157,8 @@ pub(crate) struct Machine<'a> {
     first: [Unit<'a>; 5],
     count: u32,
     more: FrozenVec<Box<Unit<'a>>>,
+    /// Two ads are matched, and neither is chained to another one.
+    plain: bool,
     steps: Cell<i64>,
     bytes: Cell<usize>,
     strings: FrozenVec<Vec<u8>>,
@@ -207,6 +211,7 @@ impl<'a> Machine<'a> {
             first,
             count,
             more: FrozenVec::new(),
+            plain: count == 5 && first[0].chain.is_none() && first[1].chain.is_none(),
             steps: Cell::new(MAX_STEPS),
             bytes: Cell::new(0),
             strings: FrozenVec::new(),
@@ -306,8 +311,13 @@ impl<'a> Machine<'a> {
     }
 
     pub(crate) fn eval(&'a self, at: &At<'_, 'a>, id: NodeId, depth: Depth) -> Ev<'a> {
-        self.charge(1)?;
         let node = at.arena.node(id);
+        if node.tag() == tag::BINARY
+            && ((node.op() as u8) <= Op::Isnt as u8 || matches!(node.op(), Op::And | Op::Or))
+        {
+            return self.truth(at, id, depth).value();
+        }
+        self.charge(1)?;
         match node.tag() {
             tag::ATTR => return self.attribute(at, node.name(), depth),
             tag::LIST => return Ok(Val::List(at.unit, id)),
@@ -357,43 +367,36 @@ impl<'a> Machine<'a> {
 
     fn binary(&'a self, at: &At<'_, 'a>, id: NodeId, node: Node, depth: Depth) -> Ev<'a> {
         let op = node.op();
-        let left = self.operand(at, node.high(), depth)?;
-        match op {
-            Op::And | Op::Or => {
-                let and = op == Op::And;
-                if matches!(left, Val::Error) {
-                    return Ok(Val::Error);
-                }
-                if ops::truth(left) == Some(!and) {
-                    return Ok(Val::Bool(!and));
-                }
-                let right = self.operand(at, id - 1, depth)?;
-                Ok(ops::logical(and, left, right))
-            }
-            Op::Elvis if !matches!(left, Val::Undefined) => Ok(left),
-            Op::Subscript => {
-                let right = self.operand(at, id - 1, depth)?;
-                self.subscript(at, left, right, depth.deeper())
-            }
-            _ => {
-                let right = self.operand(at, id - 1, depth)?;
-                if let (Val::Str(l), Val::Str(r)) = (left, right) {
-                    self.charge_bytes(l.len().min(r.len()))?;
-                }
-                Ok(ops::binary(op, left, right))
-            }
+        // Operands are looked at where they are returned to; see `truth`.
+        let left = self.operand(at, node.high(), depth);
+        let Ok(l) = &left else { return Err(Stop) };
+        if op == Op::Elvis && !matches!(l, Val::Undefined) {
+            return left;
+        }
+        let right = self.operand(at, id - 1, depth);
+        let Ok(r) = &right else { return Err(Stop) };
+        match (op, l, r) {
+            (Op::Elvis, ..) => right,
+            (Op::Subscript, ..) => self.subscript(at, *l, *r, depth.deeper()),
+            (Op::Add, Val::Int(l), Val::Int(r)) => Ok(Val::Int(l.wrapping_add(*r))),
+            (Op::Sub, Val::Int(l), Val::Int(r)) => Ok(Val::Int(l.wrapping_sub(*r))),
+            (Op::Mul, Val::Int(l), Val::Int(r)) => Ok(Val::Int(l.wrapping_mul(*r))),
+            _ => Ok(ops::binary(op, *l, *r)),
         }
     }
 
     fn conditional(&'a self, at: &At<'_, 'a>, id: NodeId, node: Node, depth: Depth) -> Ev<'a> {
         let (test, yes) = node.cond_links();
-        let test = self.operand(at, test, depth)?;
-        match ops::truth(test) {
-            Some(true) => self.operand(at, yes, depth),
-            Some(false) => self.operand(at, id - 1, depth),
-            None if matches!(test, Val::Undefined) => Ok(Val::Undefined),
-            None if matches!(test, Val::Error) => Ok(Val::Error),
-            None => {
+        if depth.left <= 0 {
+            return Err(Stop);
+        }
+        match self.truth(at, test, depth.deeper()) {
+            Truth::True => self.operand(at, yes, depth),
+            Truth::False => self.operand(at, id - 1, depth),
+            Truth::Undefined => Ok(Val::Undefined),
+            Truth::Error => Ok(Val::Error),
+            Truth::Stop => Err(Stop),
+            Truth::Other => {
                 // What is no condition costs the evaluation of both branches, and their failure counts.
                 self.operand(at, yes, depth)?;
                 self.operand(at, id - 1, depth)?;
