@@ -74,7 +74,7 @@ impl ClassAd {
 
     /// How many attributes the ad itself has.
     pub fn len(&self) -> usize {
-        self.arena.root.names.len()
+        self.arena.root.len()
     }
 
     /// Whether the ad itself has no attributes.
@@ -139,7 +139,7 @@ impl ClassAd {
     /// Sets all attributes of another ad in this one.
     pub fn update(&mut self, other: &ClassAd) {
         let table = &other.arena.root;
-        for (&raw, &value) in table.names.iter().zip(&table.values) {
+        for (&raw, &value) in table.names().iter().zip(&table.values) {
             self.insert_from(Name::from_raw(raw), &other.arena, value);
         }
     }
@@ -159,7 +159,7 @@ impl ClassAd {
                 .iter()
                 .map(|&value| fresh.copy_value(&self.arena, value, 0))
                 .collect();
-            fresh.root = Table::new(0, table.names.clone(), values);
+            fresh.root = table.with_values(0, values);
             self.arena = fresh;
             self.wasted = 0;
         }
@@ -182,17 +182,10 @@ impl ClassAd {
 
     /// The attributes of the ad itself, in the order in which they are printed.
     pub fn iter(&self) -> impl Iterator<Item = (Cow<'static, str>, ExprRef<'_>)> {
-        unparse::print_order(&self.arena.root)
-            .into_iter()
-            .map(|(name, value)| {
-                (
-                    String::from_utf8_lossy(name),
-                    ExprRef {
-                        arena: &self.arena,
-                        value,
-                    },
-                )
-            })
+        self.arena.root.in_order().map(|(attribute, value)| {
+            let expr = ExprRef { arena: &self.arena, value };
+            (String::from_utf8_lossy(attribute.name), expr)
+        })
     }
 
     /// Evaluates an attribute; a missing one is undefined.
@@ -256,8 +249,7 @@ impl PartialEq for ClassAd {
     /// Whether both ads have the same attributes with the same expressions. Chained ads are not looked at.
     fn eq(&self, other: &ClassAd) -> bool {
         let (a, b) = (&self.arena.root, &other.arena.root);
-        a.names.len() == b.names.len()
-            && a.names.iter().zip(&b.names).all(|(a, b)| a >> 8 == b >> 8)
+        a.same_names(b)
             && a.values
                 .iter()
                 .zip(&b.values)
@@ -420,7 +412,7 @@ pub(crate) fn push_value(arena: &mut Arena, value: &Value, depth: u32) {
                 .iter()
                 .map(|&value| arena.copy_value(from, value, id))
                 .collect();
-            arena.nested[id as usize - 1] = Table::new(0, from.root.names.clone(), values);
+            arena.nested[id as usize - 1] = from.root.with_values(0, values);
             Node::new(tag::AD, 0, id)
         }
     };

@@ -450,7 +450,7 @@ impl<'a> Flattener<'a> {
         };
         let table = at.arena.table(ad);
         let mut attributes = Vec::new();
-        for (&name, &value) in table.names.iter().zip(&table.values) {
+        for (&name, &value) in table.names().iter().zip(&table.values) {
             attributes.push((name, self.value(&inner, value, depth)?.whole()?));
         }
         Ok(Out::tree(Tree::Ad(attributes)))

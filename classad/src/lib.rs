@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod name;
+mod shape;
 mod tree;
 mod value;
 

@@ -7,7 +7,10 @@
 //!
 //! Layout of a node: tag in bits 0-7, a small payload in bits 8-31, a large one (index, offset or number) in bits 32-63.
 
+use std::sync::Arc;
+
 use crate::name::Name;
+use crate::shape::{Printed, Shape};
 use crate::value::AbsTime;
 
 /// Index of a node in its arena.
@@ -182,89 +185,64 @@ impl Node {
     }
 }
 
-/// The attributes of one ad, sorted by name.
-#[derive(Clone, Default)]
+/// The attributes of one ad.
+#[derive(Clone)]
 pub(crate) struct Table {
     /// The ad that this one is written in.
     pub(crate) parent: AdId,
-    pub(crate) names: Vec<u32>,
+    shape: Arc<Shape>,
+    /// In the order of the shape's names.
     pub(crate) values: Vec<Node>,
-    /// An open-addressing table of places in `names`, for ads that are not small. Twice as large as they need, so most
-    /// names that an ad lacks are known to be missing after one look.
-    index: Vec<u16>,
 }
 
-/// Ads with fewer attributes than this are searched without an index.
-const INDEXED: usize = 12;
-const VACANT: u16 = u16::MAX;
+impl Default for Table {
+    fn default() -> Table {
+        Table::within(0)
+    }
+}
 
 impl Table {
     /// An empty table of an ad that is written in another one.
     pub(crate) fn within(parent: AdId) -> Table {
-        Table { parent, ..Table::default() }
+        Table { parent, shape: Shape::empty(), values: Vec::new() }
     }
 
-    pub(crate) fn new(parent: AdId, names: Vec<u32>, values: Vec<Node>) -> Table {
-        let mut table = Table { parent, names, values, index: Vec::new() };
-        table.reindex();
-        table
+    /// The same attributes with other values.
+    pub(crate) fn with_values(&self, parent: AdId, values: Vec<Node>) -> Table {
+        Table { parent, shape: Arc::clone(&self.shape), values }
     }
 
-    /// The place of the attribute with this key, or where it would have to be.
-    pub(crate) fn search(&self, key: u32) -> Result<usize, usize> {
-        self.names.binary_search_by_key(&key, |&raw| raw >> 8)
+    #[inline]
+    pub(crate) fn names(&self) -> &[u32] {
+        self.shape.names()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    pub(crate) fn same_names(&self, other: &Table) -> bool {
+        let (a, b) = (self.names(), other.names());
+        a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a >> 8 == b >> 8)
+    }
+
+    /// Names and values in the order in which they are printed.
+    pub(crate) fn in_order(&self) -> impl DoubleEndedIterator<Item = (Printed, Node)> + ExactSizeIterator {
+        self.shape.order().iter().map(|printed| (*printed, self.values[printed.place as usize]))
     }
 
     #[inline]
     pub(crate) fn get(&self, key: u32) -> Option<Node> {
-        if self.index.is_empty() {
-            return self.search_small(key);
-        }
-        let mask = self.index.len() - 1;
-        let mut slot = spread(key) & mask;
-        loop {
-            let place = self.index[slot] as usize;
-            // A vacant slot is beyond all places.
-            match self.names.get(place) {
-                Some(&raw) if raw >> 8 == key => return self.values.get(place).copied(),
-                Some(_) => slot = (slot + 1) & mask,
-                None => return None,
-            }
-        }
-    }
-
-    fn search_small(&self, key: u32) -> Option<Node> {
-        if self.names.len() >= INDEXED {
-            return self.search(key).ok().map(|at| self.values[at]);
-        }
-        self.names.iter().position(|&raw| raw >> 8 == key).map(|at| self.values[at])
-    }
-
-    fn reindex(&mut self) {
-        self.index.clear();
-        let count = self.names.len();
-        if !(INDEXED..VACANT as usize).contains(&count) {
-            return;
-        }
-        let size = (count * 2).next_power_of_two();
-        self.index.resize(size, VACANT);
-        for (place, &raw) in self.names.iter().enumerate() {
-            let mut slot = spread(raw >> 8) & (size - 1);
-            while self.index[slot] != VACANT {
-                slot = (slot + 1) & (size - 1);
-            }
-            self.index[slot] = place as u16;
-        }
+        self.shape.find(key).and_then(|at| self.values.get(at).copied())
     }
 
     /// Sets an attribute; gives back its old value.
     pub(crate) fn insert(&mut self, name: Name, value: Node) -> Option<Node> {
-        match self.search(name.key()) {
+        match self.shape.search(name.key()) {
             Ok(at) => Some(std::mem::replace(&mut self.values[at], value)),
             Err(at) => {
-                self.names.insert(at, name.raw());
+                Arc::make_mut(&mut self.shape).insert(at, name);
                 self.values.insert(at, value);
-                self.reindex();
                 None
             }
         }
@@ -272,39 +250,27 @@ impl Table {
 
     /// Takes an attribute out.
     pub(crate) fn remove(&mut self, key: u32) -> Option<Node> {
-        let at = self.search(key).ok()?;
-        self.names.remove(at);
-        let value = self.values.remove(at);
-        self.reindex();
-        Some(value)
+        let at = self.shape.search(key).ok()?;
+        Arc::make_mut(&mut self.shape).remove(at);
+        Some(self.values.remove(at))
     }
 
     /// Makes the table from attributes in the order they were written: the last value and the first spelling count.
     pub(crate) fn fill(&mut self, attributes: &mut Vec<(u32, Node)>) {
         attributes.sort_by_key(|&(raw, _)| raw >> 8);
-        self.names = Vec::with_capacity(attributes.len());
+        let mut names: Vec<u32> = Vec::with_capacity(attributes.len());
         self.values = Vec::with_capacity(attributes.len());
         for (raw, node) in attributes.drain(..) {
-            match self.names.last() {
-                Some(&last) if last >> 8 == raw >> 8 => {
-                    if let Some(value) = self.values.last_mut() {
-                        *value = node;
-                    }
-                }
+            match (names.last(), self.values.last_mut()) {
+                (Some(&last), Some(value)) if last >> 8 == raw >> 8 => *value = node,
                 _ => {
-                    self.names.push(raw);
+                    names.push(raw);
                     self.values.push(node);
                 }
             }
         }
-        self.reindex();
+        self.shape = Shape::of(&names);
     }
-}
-
-/// Keys are handed out in sequence, and the names of an ad are met together; this spreads them anyway.
-#[inline]
-fn spread(key: u32) -> usize {
-    (key.wrapping_mul(0x9E37_79B9) >> 15) as usize
 }
 
 /// Everything that belongs to one ad or one expression.
@@ -548,7 +514,7 @@ impl Arena {
                         .collect();
                     let id = new_ad(node.high());
                     self.nested[id as usize - 1] =
-                        Table::new(new_ad(table.parent), table.names.clone(), values);
+                        table.with_values(new_ad(table.parent), values);
                     Node::new(tag::AD, 0, id)
                 }
                 _ => self.copy_literal(from, node),
@@ -617,8 +583,7 @@ impl Arena {
                         .iter()
                         .zip(&y.values)
                         .for_each(|(&x, &y)| todo.push((x, 0, y, 0)));
-                    x.names.len() == y.names.len()
-                        && x.names.iter().zip(&y.names).all(|(x, y)| x >> 8 == y >> 8)
+                    x.same_names(y)
                 }
                 _ => true,
             };

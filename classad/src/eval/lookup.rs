@@ -320,7 +320,7 @@ impl<'a> Machine<'a> {
         let first = unit
             .arena
             .root
-            .names
+            .names()
             .first()
             .map_or(u32::MAX, |raw| raw >> 8);
         if first < name::FIRST_ORDINARY || unit.chain.is_some() {

@@ -23,7 +23,7 @@ use truth::Truth;
 use crate::ad::{ClassAd, Expr};
 use crate::builtins;
 use crate::name::Name;
-use crate::tree::{AdId, Arena, Node, NodeId, Op, Table, tag};
+use crate::tree::{AdId, Arena, Node, NodeId, Op, tag};
 use crate::value::{AbsTime, Value};
 
 /// The library's limit on nested operators and references.
@@ -570,7 +570,7 @@ impl<'a> Machine<'a> {
             .iter()
             .map(|&value| arena_copy(&mut arena, from, value))
             .collect();
-        arena.root = Table::new(0, table.names.clone(), values);
+        arena.root = table.with_values(0, values);
         ClassAd::from_arena(arena)
     }
 
