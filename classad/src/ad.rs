@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::eval::Scope;
 use crate::name::Name;
 use crate::parse::{self, ParseError};
-use crate::tree::{Arena, Node, tag};
+use crate::tree::{Arena, Node, Table, tag};
 use crate::unparse::{self, Syntax};
 use crate::value::Value;
 
@@ -74,7 +74,7 @@ impl ClassAd {
 
     /// How many attributes the ad itself has.
     pub fn len(&self) -> usize {
-        self.arena.root.names.len()
+        self.arena.root.len()
     }
 
     /// Whether the ad itself has no attributes.
@@ -84,7 +84,10 @@ impl ClassAd {
 
     /// The expression of an attribute, of this ad or of the one it is chained to.
     pub fn get(&self, name: &str) -> Option<ExprRef<'_>> {
-        let key = Name::known(name.as_bytes())?.key();
+        self.get_key(Name::known(name.as_bytes())?.key())
+    }
+
+    pub(crate) fn get_key(&self, key: u32) -> Option<ExprRef<'_>> {
         let mut ad = self;
         loop {
             if let Some(value) = ad.arena.root.get(key) {
@@ -110,15 +113,8 @@ impl ClassAd {
 
     pub(crate) fn insert_from(&mut self, name: Name, from: &Arena, value: Node) {
         let value = self.arena.copy_value(from, value, 0);
-        match self.arena.root.search(name.key()) {
-            Ok(at) => {
-                let old = std::mem::replace(&mut self.arena.root.values[at], value);
-                self.waste(old);
-            }
-            Err(at) => {
-                self.arena.root.names.insert(at, name.raw());
-                self.arena.root.values.insert(at, value);
-            }
+        if let Some(old) = self.arena.root.insert(name, value) {
+            self.waste(old);
         }
     }
 
@@ -133,11 +129,9 @@ impl ClassAd {
         let Some(name) = Name::known(name.as_bytes()) else {
             return false;
         };
-        let Ok(at) = self.arena.root.search(name.key()) else {
+        let Some(old) = self.arena.root.remove(name.key()) else {
             return false;
         };
-        self.arena.root.names.remove(at);
-        let old = self.arena.root.values.remove(at);
         self.waste(old);
         true
     }
@@ -145,7 +139,7 @@ impl ClassAd {
     /// Sets all attributes of another ad in this one.
     pub fn update(&mut self, other: &ClassAd) {
         let table = &other.arena.root;
-        for (&raw, &value) in table.names.iter().zip(&table.values) {
+        for (&raw, &value) in table.names().iter().zip(&table.values) {
             self.insert_from(Name::from_raw(raw), &other.arena, value);
         }
     }
@@ -160,13 +154,12 @@ impl ClassAd {
         if self.wasted > 64 + 2 * self.len() {
             let mut fresh = Arena::default();
             let table = &self.arena.root;
-            let values = table
+            let values: Vec<Node> = table
                 .values
                 .iter()
                 .map(|&value| fresh.copy_value(&self.arena, value, 0))
                 .collect();
-            fresh.root.values = values;
-            fresh.root.names = table.names.clone();
+            fresh.root = table.with_values(0, values);
             self.arena = fresh;
             self.wasted = 0;
         }
@@ -189,17 +182,10 @@ impl ClassAd {
 
     /// The attributes of the ad itself, in the order in which they are printed.
     pub fn iter(&self) -> impl Iterator<Item = (Cow<'static, str>, ExprRef<'_>)> {
-        unparse::print_order(&self.arena.root)
-            .into_iter()
-            .map(|(name, value)| {
-                (
-                    String::from_utf8_lossy(name),
-                    ExprRef {
-                        arena: &self.arena,
-                        value,
-                    },
-                )
-            })
+        self.arena.root.in_order().map(|(attribute, value)| {
+            let expr = ExprRef { arena: &self.arena, value };
+            (String::from_utf8_lossy(attribute.name), expr)
+        })
     }
 
     /// Evaluates an attribute; a missing one is undefined.
@@ -263,8 +249,7 @@ impl PartialEq for ClassAd {
     /// Whether both ads have the same attributes with the same expressions. Chained ads are not looked at.
     fn eq(&self, other: &ClassAd) -> bool {
         let (a, b) = (&self.arena.root, &other.arena.root);
-        a.names.len() == b.names.len()
-            && a.names.iter().zip(&b.names).all(|(a, b)| a >> 8 == b >> 8)
+        a.same_names(b)
             && a.values
                 .iter()
                 .zip(&b.values)
@@ -418,7 +403,7 @@ pub(crate) fn push_value(arena: &mut Arena, value: &Value, depth: u32) {
             arena.make_list(0, &kids)
         }
         Value::Ad(ad) => {
-            arena.nested.push(crate::tree::Table::default());
+            arena.nested.push(Table::default());
             let id = arena.nested.len() as u32;
             let from = &ad.arena;
             let values = from
@@ -427,9 +412,7 @@ pub(crate) fn push_value(arena: &mut Arena, value: &Value, depth: u32) {
                 .iter()
                 .map(|&value| arena.copy_value(from, value, id))
                 .collect();
-            let table = &mut arena.nested[id as usize - 1];
-            table.names = from.root.names.clone();
-            table.values = values;
+            arena.nested[id as usize - 1] = from.root.with_values(0, values);
             Node::new(tag::AD, 0, id)
         }
     };

@@ -60,13 +60,17 @@ fn push(out: &mut Vec<u8>, arena: &Arena, value: Node, indent: usize) {
 
 fn table(out: &mut Vec<u8>, arena: &Arena, table: &Table, indent: usize) {
     out.push(b'{');
-    for (i, (name, value)) in unparse::print_order(table).into_iter().enumerate() {
+    for (i, (attribute, value)) in table.in_order().enumerate() {
         if i > 0 {
             out.push(b',');
         }
         line(out, indent + INDENT);
         out.push(b'"');
-        escaped(out, name);
+        if attribute.plain {
+            out.extend_from_slice(attribute.name);
+        } else {
+            escaped(out, attribute.name);
+        }
         out.extend_from_slice(b"\": ");
         push(out, arena, value, indent + INDENT);
     }
@@ -299,10 +303,7 @@ impl<'t> Reader<'t> {
     }
 
     fn nested(&mut self, scope: u32, depth: u32) -> Result<u32> {
-        self.arena.nested.push(Table {
-            parent: scope,
-            ..Table::default()
-        });
+        self.arena.nested.push(Table::within(scope));
         let id = self.arena.nested.len() as u32;
         let mut attributes = Vec::new();
         self.at += 1;

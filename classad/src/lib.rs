@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod name;
+mod shape;
 mod tree;
 mod value;
 
@@ -16,6 +17,7 @@ mod builtins;
 mod eval;
 mod flatten;
 mod matching;
+mod prepared;
 mod refs;
 mod regex;
 
@@ -25,7 +27,8 @@ mod unparse;
 pub use ad::{ClassAd, Expr, ExprRef};
 pub use eval::Scope;
 pub use flatten::Flat;
-pub use matching::{MatchResult, matches};
+pub use matching::{MatchResult, is_match, matches, rank};
 pub use parse::ParseError;
+pub use prepared::Prepared;
 pub use refs::References;
 pub use value::{AbsTime, Text, Value};

@@ -7,7 +7,10 @@
 //!
 //! Layout of a node: tag in bits 0-7, a small payload in bits 8-31, a large one (index, offset or number) in bits 32-63.
 
+use std::sync::Arc;
+
 use crate::name::Name;
+use crate::shape::{Printed, Shape};
 use crate::value::AbsTime;
 
 /// Index of a node in its arena.
@@ -182,63 +185,91 @@ impl Node {
     }
 }
 
-/// The attributes of one ad, sorted by name.
-#[derive(Clone, Default)]
+/// The attributes of one ad.
+#[derive(Clone)]
 pub(crate) struct Table {
     /// The ad that this one is written in.
     pub(crate) parent: AdId,
-    pub(crate) names: Vec<u32>,
+    shape: Arc<Shape>,
+    /// In the order of the shape's names.
     pub(crate) values: Vec<Node>,
 }
 
+impl Default for Table {
+    fn default() -> Table {
+        Table::within(0)
+    }
+}
+
 impl Table {
-    /// The place of the attribute with this key, or where it would have to be.
+    /// An empty table of an ad that is written in another one.
+    pub(crate) fn within(parent: AdId) -> Table {
+        Table { parent, shape: Shape::empty(), values: Vec::new() }
+    }
+
+    /// The same attributes with other values.
+    pub(crate) fn with_values(&self, parent: AdId, values: Vec<Node>) -> Table {
+        Table { parent, shape: Arc::clone(&self.shape), values }
+    }
+
     #[inline]
-    pub(crate) fn search(&self, key: u32) -> Result<usize, usize> {
-        let names = self.names.as_slice();
-        let mut base = 0;
-        let mut size = names.len();
-        // Without a branch that depends on the data: the compiler turns the choice into a conditional move.
-        while size > 1 {
-            let half = size / 2;
-            let middle = base + half;
-            base = if names[middle] >> 8 <= key {
-                middle
-            } else {
-                base
-            };
-            size -= half;
-        }
-        match names.get(base).map(|&raw| raw >> 8) {
-            Some(found) if found == key => Ok(base),
-            Some(found) if found < key => Err(base + 1),
-            _ => Err(base),
-        }
+    pub(crate) fn names(&self) -> &[u32] {
+        self.shape.names()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    pub(crate) fn same_names(&self, other: &Table) -> bool {
+        let (a, b) = (self.names(), other.names());
+        a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a >> 8 == b >> 8)
+    }
+
+    /// Names and values in the order in which they are printed.
+    pub(crate) fn in_order(&self) -> impl DoubleEndedIterator<Item = (Printed, Node)> + ExactSizeIterator {
+        self.shape.order().iter().map(|printed| (*printed, self.values[printed.place as usize]))
     }
 
     #[inline]
     pub(crate) fn get(&self, key: u32) -> Option<Node> {
-        self.search(key).ok().map(|at| self.values[at])
+        self.shape.find(key).and_then(|at| self.values.get(at).copied())
+    }
+
+    /// Sets an attribute; gives back its old value.
+    pub(crate) fn insert(&mut self, name: Name, value: Node) -> Option<Node> {
+        match self.shape.search(name.key()) {
+            Ok(at) => Some(std::mem::replace(&mut self.values[at], value)),
+            Err(at) => {
+                Arc::make_mut(&mut self.shape).insert(at, name);
+                self.values.insert(at, value);
+                None
+            }
+        }
+    }
+
+    /// Takes an attribute out.
+    pub(crate) fn remove(&mut self, key: u32) -> Option<Node> {
+        let at = self.shape.search(key).ok()?;
+        Arc::make_mut(&mut self.shape).remove(at);
+        Some(self.values.remove(at))
     }
 
     /// Makes the table from attributes in the order they were written: the last value and the first spelling count.
     pub(crate) fn fill(&mut self, attributes: &mut Vec<(u32, Node)>) {
         attributes.sort_by_key(|&(raw, _)| raw >> 8);
-        self.names = Vec::with_capacity(attributes.len());
+        let mut names: Vec<u32> = Vec::with_capacity(attributes.len());
         self.values = Vec::with_capacity(attributes.len());
         for (raw, node) in attributes.drain(..) {
-            match self.names.last() {
-                Some(&last) if last >> 8 == raw >> 8 => {
-                    if let Some(value) = self.values.last_mut() {
-                        *value = node;
-                    }
-                }
+            match (names.last(), self.values.last_mut()) {
+                (Some(&last), Some(value)) if last >> 8 == raw >> 8 => *value = node,
                 _ => {
-                    self.names.push(raw);
+                    names.push(raw);
                     self.values.push(node);
                 }
             }
         }
+        self.shape = Shape::of(&names);
     }
 }
 
@@ -482,11 +513,8 @@ impl Arena {
                         })
                         .collect();
                     let id = new_ad(node.high());
-                    self.nested[id as usize - 1] = Table {
-                        parent: new_ad(table.parent),
-                        names: table.names.clone(),
-                        values,
-                    };
+                    self.nested[id as usize - 1] =
+                        table.with_values(new_ad(table.parent), values);
                     Node::new(tag::AD, 0, id)
                 }
                 _ => self.copy_literal(from, node),
@@ -555,8 +583,7 @@ impl Arena {
                         .iter()
                         .zip(&y.values)
                         .for_each(|(&x, &y)| todo.push((x, 0, y, 0)));
-                    x.names.len() == y.names.len()
-                        && x.names.iter().zip(&y.names).all(|(x, y)| x >> 8 == y >> 8)
+                    x.same_names(y)
                 }
                 _ => true,
             };

@@ -2,8 +2,9 @@
 //!
 //! A loop with its own stack: trees may be a million operators deep.
 
-use crate::name::{Name, print_order as by_length};
+use crate::name::Name;
 use crate::number;
+use crate::shape::Printed;
 use crate::time;
 use crate::tree::{AdId, Arena, Node, NodeId, Op, Table, tag};
 
@@ -24,29 +25,10 @@ const LIST_INDENT: usize = 3;
 enum Todo {
     Node(Node, NodeId),
     Text(&'static str),
-    Name(Name),
+    Attribute(Printed),
     /// Starts the next line at the present indentation.
     Line,
     Indent(isize),
-}
-
-/// The attributes in the order in which they are printed.
-pub(crate) fn print_order(table: &Table) -> Vec<(&'static [u8], Node)> {
-    Name::with_table(|lookup| {
-        let mut all: Vec<(u64, &'static [u8], Node)> = table
-            .names
-            .iter()
-            .zip(&table.values)
-            .map(|(&raw, &value)| {
-                let (text, order) = lookup(Name::from_raw(raw));
-                (order, text, value)
-            })
-            .collect();
-        all.sort_unstable_by(|a, b| by_length((a.1, a.0), (b.1, b.0)));
-        all.into_iter()
-            .map(|(_, text, value)| (text, value))
-            .collect()
-    })
 }
 
 /// Prints the value of an attribute.
@@ -78,18 +60,11 @@ pub(crate) fn ad(out: &mut Vec<u8>, arena: &Arena, id: AdId, syntax: Syntax) {
 
 /// Prints the arena's own ad, a line for each attribute.
 pub(crate) fn old_ad(out: &mut Vec<u8>, arena: &Arena) {
-    let order = print_order(&arena.root);
-    out.reserve(order.len() * 16 + arena.text.len() + arena.nodes.len() * 8);
-    let mut printer = Printer {
-        out,
-        arena,
-        syntax: Syntax::Old,
-        todo: Vec::new(),
-        indent: 0,
-    };
-    for (name, value) in order {
-        identifier(printer.out, name);
-        printer.out.extend_from_slice(b" = ");
+    let root = &arena.root;
+    out.reserve(root.len() * 24 + arena.text.len() + arena.nodes.len() * 8);
+    let mut printer = Printer { out, arena, syntax: Syntax::Old, todo: Vec::new(), indent: 0 };
+    for (attribute, value) in root.in_order() {
+        attribute_name(printer.out, attribute);
         if value.is_literal() {
             literal(printer.out, arena, value, true);
         } else {
@@ -97,9 +72,19 @@ pub(crate) fn old_ad(out: &mut Vec<u8>, arena: &Arena) {
         }
         printer.out.push(b'\n');
     }
-    if arena.root.names.is_empty() {
+    if root.len() == 0 {
         printer.out.push(b'\n');
     }
+}
+
+/// `Name = `
+fn attribute_name(out: &mut Vec<u8>, attribute: Printed) {
+    if attribute.plain {
+        out.extend_from_slice(attribute.name);
+    } else {
+        identifier(out, attribute.name);
+    }
+    out.extend_from_slice(b" = ");
 }
 
 struct Printer<'p> {
@@ -117,7 +102,7 @@ impl Printer<'_> {
             match todo {
                 Todo::Node(node, id) => self.node(node, id),
                 Todo::Text(text) => self.out.extend_from_slice(text.as_bytes()),
-                Todo::Name(name) => identifier(self.out, name.text()),
+                Todo::Attribute(attribute) => attribute_name(self.out, attribute),
                 Todo::Line => {
                     self.out.push(b'\n');
                     self.out.resize(self.out.len() + self.indent, b' ');
@@ -243,17 +228,36 @@ impl Printer<'_> {
             self.out.extend_from_slice(b"[ ");
             self.todo.push(Todo::Text(" ]"));
         }
-        let order = print_order(self.arena.table(id));
-        for (i, &(name, value)) in order.iter().enumerate().rev() {
-            if i + 1 < order.len() {
+        // Most attributes are literals, which need not wait their turn.
+        let table = self.arena.table(id);
+        let mut attributes = table.in_order().enumerate();
+        let mut rest = table.len();
+        while let Some((i, (attribute, value))) = attributes.next() {
+            if !value.is_literal() {
+                rest = i;
+                break;
+            }
+            if i > 0 {
+                self.out.extend_from_slice(b"; ");
+            }
+            if pretty {
+                self.line("");
+            }
+            attribute_name(self.out, attribute);
+            literal(self.out, self.arena, value, self.syntax == Syntax::Old);
+        }
+        for (i, (attribute, value)) in table.in_order().enumerate().rev().take(table.len() - rest) {
+            if i + 1 < table.len() {
                 self.todo.push(Todo::Text("; "));
             }
             self.todo.push(Todo::Node(value, 0));
-            self.todo.push(Todo::Text(" = "));
-            self.todo.push(Todo::Name(Name::new(name)));
+            self.todo.push(Todo::Attribute(attribute));
             if pretty {
                 self.todo.push(Todo::Line);
             }
+        }
+        if rest > 0 && rest < table.len() {
+            self.todo.push(Todo::Text("; "));
         }
     }
 }
@@ -393,20 +397,24 @@ fn escaped(out: &mut Vec<u8>, text: &[u8], quote: u8) {
 
 /// Prints a name, in quotes where it needs them.
 pub(crate) fn identifier(out: &mut Vec<u8>, name: &[u8]) {
-    let plain = match name {
+    if is_plain(name) {
+        out.extend_from_slice(name);
+    } else {
+        out.push(b'\'');
+        escaped(out, name, b'\'');
+        out.push(b'\'');
+    }
+}
+
+/// Whether a name can be printed without quotes.
+pub(crate) fn is_plain(name: &[u8]) -> bool {
+    match name {
         [first, rest @ ..] => {
             (first.is_ascii_alphabetic() || *first == b'_')
                 && rest.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'_')
                 && !reserved(name)
         }
         [] => false,
-    };
-    if plain {
-        out.extend_from_slice(name);
-    } else {
-        out.push(b'\'');
-        escaped(out, name, b'\'');
-        out.push(b'\'');
     }
 }
 

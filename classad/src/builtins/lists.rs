@@ -62,7 +62,7 @@ pub(super) fn size<'a>(c: &Call<'_, 'a>) -> Ev<'a> {
         Val::Undefined => Val::Undefined,
         Val::Str(text) => Val::Int(text.len() as i64),
         Val::Ad(place) => {
-            Val::Int(c.machine.unit(place.unit).arena.table(place.ad).names.len() as i64)
+            Val::Int(c.machine.unit(place.unit).arena.table(place.ad).len() as i64)
         }
         _ => c
             .machine

@@ -58,7 +58,7 @@ pub(crate) fn surroundings() -> &'static [Arena; 3] {
 
 impl<'a> Machine<'a> {
     /// The ad around an ad.
-    fn parent(&self, place: Place) -> Place {
+        fn parent(&self, place: Place) -> Place {
         if place == NOWHERE {
             return NOWHERE;
         }
@@ -112,7 +112,7 @@ impl<'a> Machine<'a> {
     }
 
     #[inline]
-    fn chained(&self, unit: Unit<'a>, place: Place, key: u32) -> Option<Found<'a>> {
+    fn chained(&self, unit: &Unit<'a>, place: Place, key: u32) -> Option<Found<'a>> {
         let mut ad = unit.chain?;
         loop {
             if let Some(value) = ad.arena.root.get(key) {
@@ -182,8 +182,68 @@ impl<'a> Machine<'a> {
 
     #[inline]
     pub(crate) fn attribute(&'a self, at: &At<'_, 'a>, name: Name, depth: Depth) -> Ev<'a> {
+        let key = name.key();
+        let place = at.place.get();
+        // The usual case: an ordinary name at the top of an ad that is matched with another one.
+        if place.ad == 0 && place.unit < 2 && self.plain && key >= name::FIRST_ORDINARY {
+            let unit = &self.first[place.unit as usize];
+            if let Some(value) = unit.arena.root.get(key) {
+                return self.attribute_value(at, unit.arena, place, value, depth);
+            }
+            let other = Place { unit: 1 - place.unit, ad: 0 };
+            let unit = &self.first[other.unit as usize];
+            return match unit.arena.root.get(key) {
+                Some(value) => self.attribute_value(at, unit.arena, other, value, depth),
+                None => Ok(Val::Undefined),
+            };
+        }
         let found = self.find_bare(at, name);
         self.found(at, found, depth)
+    }
+
+    /// Evaluates an attribute of the ad at a place, which is that of its unit.
+    #[inline]
+    fn attribute_value(
+        &'a self,
+        at: &At<'_, 'a>,
+        arena: &'a Arena,
+        place: Place,
+        value: Node,
+        depth: Depth,
+    ) -> Ev<'a> {
+        if depth.left <= 0 {
+            return Err(Stop);
+        }
+        if value.tag() != tag::LINK {
+            self.charge(1)?;
+            return Ok(super::literal(arena, value));
+        }
+        self.enter(at, (arena, place.unit), place, value.high(), depth, Machine::eval)
+            .unwrap_or(Ok(Val::Undefined))
+    }
+
+    /// Evaluates the expression of an attribute in its ad; `None` if that is what is being evaluated already.
+    #[inline]
+    pub(super) fn enter<T>(
+        &'a self,
+        at: &At<'_, 'a>,
+        (arena, unit): (&'a Arena, u32),
+        place: Place,
+        node: NodeId,
+        depth: Depth,
+        evaluate: impl FnOnce(&'a Machine<'a>, &At<'_, 'a>, NodeId, Depth) -> T,
+    ) -> Option<T> {
+        let mut active = at.active;
+        while let Some(above) = active {
+            if above.node == node && above.unit == unit {
+                return None;
+            }
+            active = above.up;
+        }
+        let here = Active { unit, node, up: at.active };
+        let place = Cell::new(place);
+        let inner = At { arena, unit, place, root: at.root, active: Some(&here), context: at.context };
+        Some(evaluate(self, &inner, node, depth.deeper()))
     }
 
     /// Evaluates what was found.
@@ -211,28 +271,8 @@ impl<'a> Machine<'a> {
             self.charge(1)?;
             return Ok(super::literal(arena, value));
         }
-        let node = value.high();
-        let mut active = at.active;
-        while let Some(above) = active {
-            if above.node == node && above.unit == unit {
-                return Ok(Val::Undefined);
-            }
-            active = above.up;
-        }
-        let here = Active {
-            unit,
-            node,
-            up: at.active,
-        };
-        let inner = At {
-            arena,
-            unit,
-            place: Cell::new(place),
-            root: at.root,
-            active: Some(&here),
-            context: at.context,
-        };
-        self.eval(&inner, node, depth.deeper())
+        self.enter(at, (arena, unit), place, value.high(), depth, Machine::eval)
+            .unwrap_or(Ok(Val::Undefined))
     }
 
     /// `expr.name`
@@ -245,6 +285,13 @@ impl<'a> Machine<'a> {
     ) -> Ev<'a> {
         if let Some(place) = self.direct(at, id, depth) {
             self.charge(3)?;
+            if self.plain && name.key() >= name::FIRST_ORDINARY {
+                let arena = self.first[place.unit as usize].arena;
+                return match arena.root.get(name.key()) {
+                    Some(value) => self.attribute_value(at, arena, place, value, depth),
+                    None => Ok(Val::Undefined),
+                };
+            }
             let found = self.find(at, place, name);
             return self.found(at, found, depth);
         }
@@ -273,7 +320,7 @@ impl<'a> Machine<'a> {
         let first = unit
             .arena
             .root
-            .names
+            .names()
             .first()
             .map_or(u32::MAX, |raw| raw >> 8);
         if first < name::FIRST_ORDINARY || unit.chain.is_some() {
@@ -341,15 +388,7 @@ impl<'a> Machine<'a> {
             Val::List(unit, id) => {
                 let known = self.unit(unit);
                 let top = known.arena.list_scope(known.arena.node(id));
-                Val::List(
-                    self.add_unit(Unit {
-                        top,
-                        owner: NOWHERE,
-                        bare: true,
-                        ..known
-                    }),
-                    id,
-                )
+                Val::List(self.add_unit(Unit { top, owner: NOWHERE, bare: true, ..*known }), id)
             }
             other => other,
         }
@@ -358,11 +397,7 @@ impl<'a> Machine<'a> {
     /// The same ad with nothing around it: the library copies ads that it selects from lists.
     pub(crate) fn orphan(&self, place: Place) -> Place {
         let unit = self.unit(place.unit);
-        let unit = self.add_unit(Unit {
-            top: place.ad,
-            owner: NOWHERE,
-            ..unit
-        });
+        let unit = self.add_unit(Unit { top: place.ad, owner: NOWHERE, ..*unit });
         Place { unit, ad: place.ad }
     }
 }

@@ -13,10 +13,12 @@
 
 pub(crate) mod lookup;
 pub(crate) mod ops;
+pub(crate) mod truth;
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 
 use elsa::FrozenVec;
+use truth::Truth;
 
 use crate::ad::{ClassAd, Expr};
 use crate::builtins;
@@ -136,6 +138,10 @@ impl Depth {
         }
     }
 
+        fn higher(self) -> Depth {
+        Depth { left: self.left + 1, ..self }
+    }
+
     /// Takes so many levels of recursion.
     pub(crate) fn frame(self, frames: i32) -> Result<Depth, Stop> {
         let frames = self.frames - frames;
@@ -150,7 +156,9 @@ impl Depth {
 pub(crate) struct Machine<'a> {
     first: [Unit<'a>; 5],
     count: u32,
-    more: RefCell<Vec<Unit<'a>>>,
+    more: FrozenVec<Box<Unit<'a>>>,
+    /// Two ads are matched, and neither is chained to another one.
+    plain: bool,
     steps: Cell<i64>,
     bytes: Cell<usize>,
     strings: FrozenVec<Vec<u8>>,
@@ -202,7 +210,8 @@ impl<'a> Machine<'a> {
         Machine {
             first,
             count,
-            more: RefCell::new(Vec::new()),
+            more: FrozenVec::new(),
+            plain: count == 5 && first[0].chain.is_none() && first[1].chain.is_none(),
             steps: Cell::new(MAX_STEPS),
             bytes: Cell::new(0),
             strings: FrozenVec::new(),
@@ -218,17 +227,16 @@ impl<'a> Machine<'a> {
     }
 
     #[inline]
-    pub(crate) fn unit(&self, unit: u32) -> Unit<'a> {
+    pub(crate) fn unit(&self, unit: u32) -> &Unit<'a> {
         match self.first.get(unit as usize) {
-            Some(unit) => *unit,
-            None => self.more.borrow()[unit as usize - 5],
+            Some(unit) => unit,
+            None => &self.more[unit as usize - 5],
         }
     }
 
     pub(crate) fn add_unit(&self, unit: Unit<'a>) -> u32 {
-        let mut more = self.more.borrow_mut();
-        more.push(unit);
-        more.len() as u32 + 4
+        self.more.push(Box::new(unit));
+        self.more.len() as u32 + 4
     }
 
     #[inline]
@@ -303,8 +311,13 @@ impl<'a> Machine<'a> {
     }
 
     pub(crate) fn eval(&'a self, at: &At<'_, 'a>, id: NodeId, depth: Depth) -> Ev<'a> {
-        self.charge(1)?;
         let node = at.arena.node(id);
+        if node.tag() == tag::BINARY
+            && ((node.op() as u8) <= Op::Isnt as u8 || matches!(node.op(), Op::And | Op::Or))
+        {
+            return self.truth(at, id, depth).value();
+        }
+        self.charge(1)?;
         match node.tag() {
             tag::ATTR => return self.attribute(at, node.name(), depth),
             tag::LIST => return Ok(Val::List(at.unit, id)),
@@ -354,43 +367,36 @@ impl<'a> Machine<'a> {
 
     fn binary(&'a self, at: &At<'_, 'a>, id: NodeId, node: Node, depth: Depth) -> Ev<'a> {
         let op = node.op();
-        let left = self.operand(at, node.high(), depth)?;
-        match op {
-            Op::And | Op::Or => {
-                let and = op == Op::And;
-                if matches!(left, Val::Error) {
-                    return Ok(Val::Error);
-                }
-                if ops::truth(left) == Some(!and) {
-                    return Ok(Val::Bool(!and));
-                }
-                let right = self.operand(at, id - 1, depth)?;
-                Ok(ops::logical(and, left, right))
-            }
-            Op::Elvis if !matches!(left, Val::Undefined) => Ok(left),
-            Op::Subscript => {
-                let right = self.operand(at, id - 1, depth)?;
-                self.subscript(at, left, right, depth.deeper())
-            }
-            _ => {
-                let right = self.operand(at, id - 1, depth)?;
-                if let (Val::Str(l), Val::Str(r)) = (left, right) {
-                    self.charge_bytes(l.len().min(r.len()))?;
-                }
-                Ok(ops::binary(op, left, right))
-            }
+        // Operands are looked at where they are returned to; see `truth`.
+        let left = self.operand(at, node.high(), depth);
+        let Ok(l) = &left else { return Err(Stop) };
+        if op == Op::Elvis && !matches!(l, Val::Undefined) {
+            return left;
+        }
+        let right = self.operand(at, id - 1, depth);
+        let Ok(r) = &right else { return Err(Stop) };
+        match (op, l, r) {
+            (Op::Elvis, ..) => right,
+            (Op::Subscript, ..) => self.subscript(at, *l, *r, depth.deeper()),
+            (Op::Add, Val::Int(l), Val::Int(r)) => Ok(Val::Int(l.wrapping_add(*r))),
+            (Op::Sub, Val::Int(l), Val::Int(r)) => Ok(Val::Int(l.wrapping_sub(*r))),
+            (Op::Mul, Val::Int(l), Val::Int(r)) => Ok(Val::Int(l.wrapping_mul(*r))),
+            _ => Ok(ops::binary(op, *l, *r)),
         }
     }
 
     fn conditional(&'a self, at: &At<'_, 'a>, id: NodeId, node: Node, depth: Depth) -> Ev<'a> {
         let (test, yes) = node.cond_links();
-        let test = self.operand(at, test, depth)?;
-        match ops::truth(test) {
-            Some(true) => self.operand(at, yes, depth),
-            Some(false) => self.operand(at, id - 1, depth),
-            None if matches!(test, Val::Undefined) => Ok(Val::Undefined),
-            None if matches!(test, Val::Error) => Ok(Val::Error),
-            None => {
+        if depth.left <= 0 {
+            return Err(Stop);
+        }
+        match self.truth(at, test, depth.deeper()) {
+            Truth::True => self.operand(at, yes, depth),
+            Truth::False => self.operand(at, id - 1, depth),
+            Truth::Undefined => Ok(Val::Undefined),
+            Truth::Error => Ok(Val::Error),
+            Truth::Stop => Err(Stop),
+            Truth::Other => {
                 // What is no condition costs the evaluation of both branches, and their failure counts.
                 self.operand(at, yes, depth)?;
                 self.operand(at, id - 1, depth)?;
@@ -559,29 +565,22 @@ impl<'a> Machine<'a> {
         let from = self.unit(place.unit).arena;
         let table = from.table(place.ad);
         let mut arena = Arena::default();
-        arena.root.names = table.names.clone();
-        arena.root.values = table
+        let values = table
             .values
             .iter()
             .map(|&value| arena_copy(&mut arena, from, value))
             .collect();
+        arena.root = table.with_values(0, values);
         ClassAd::from_arena(arena)
     }
 
     /// The start of an evaluation in an ad.
     pub(crate) fn at(&self, place: Place) -> At<'static, 'a> {
         if place == NOWHERE {
-            return At {
-                place: Cell::new(NOWHERE),
-                root: NOWHERE,
-                ..self.at(LEFT)
-            };
+            return At { place: Cell::new(NOWHERE), root: NOWHERE, ..self.at(LEFT) };
         }
         let arena = self.unit(place.unit).arena;
-        At {
-            arena,
-            unit: place.unit,
-            place: Cell::new(place),
+        At { arena, unit: place.unit, place: Cell::new(place),
             root: self.outermost(place),
             active: None,
             context: None,
@@ -592,7 +591,25 @@ impl<'a> Machine<'a> {
     pub(crate) fn evaluate_name(&'a self, place: Place, name: Name) -> Val<'a> {
         let at = self.at(place);
         let found = self.find(&at, place, name);
-        self.found(&at, found, Depth::full()).unwrap_or(Val::Error)
+        // The attribute itself is not a level of its own here.
+        self.found(&at, found, Depth::full().higher()).unwrap_or(Val::Error)
+    }
+
+    /// Evaluates an attribute that the ad itself has.
+    #[inline]
+    pub(crate) fn evaluate_own(&'a self, place: Place, key: u32, depth: Depth) -> Val<'a> {
+        let Some(found) = self.own(place, key) else {
+            return Val::Undefined;
+        };
+        self.found(&self.at(place), found, depth).unwrap_or(Val::Error)
+    }
+
+    /// Evaluates an expression of one of the two ads; only where it holds lists or ads does it need a unit.
+    pub(crate) fn evaluate_prepared(&'a self, place: Place, arena: &'a Arena, value: Node) -> Val<'a> {
+        if value.is_literal() {
+            return literal(arena, value);
+        }
+        self.evaluate_expr(place, arena, value)
     }
 
     /// Evaluates an expression as if it were an attribute of an ad that takes part.
