@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::eval::Scope;
 use crate::name::Name;
 use crate::parse::{self, ParseError};
-use crate::tree::{Arena, Node, tag};
+use crate::tree::{Arena, Node, Table, tag};
 use crate::unparse::{self, Syntax};
 use crate::value::Value;
 
@@ -84,7 +84,10 @@ impl ClassAd {
 
     /// The expression of an attribute, of this ad or of the one it is chained to.
     pub fn get(&self, name: &str) -> Option<ExprRef<'_>> {
-        let key = Name::known(name.as_bytes())?.key();
+        self.get_key(Name::known(name.as_bytes())?.key())
+    }
+
+    pub(crate) fn get_key(&self, key: u32) -> Option<ExprRef<'_>> {
         let mut ad = self;
         loop {
             if let Some(value) = ad.arena.root.get(key) {
@@ -110,15 +113,8 @@ impl ClassAd {
 
     pub(crate) fn insert_from(&mut self, name: Name, from: &Arena, value: Node) {
         let value = self.arena.copy_value(from, value, 0);
-        match self.arena.root.search(name.key()) {
-            Ok(at) => {
-                let old = std::mem::replace(&mut self.arena.root.values[at], value);
-                self.waste(old);
-            }
-            Err(at) => {
-                self.arena.root.names.insert(at, name.raw());
-                self.arena.root.values.insert(at, value);
-            }
+        if let Some(old) = self.arena.root.insert(name, value) {
+            self.waste(old);
         }
     }
 
@@ -133,11 +129,9 @@ impl ClassAd {
         let Some(name) = Name::known(name.as_bytes()) else {
             return false;
         };
-        let Ok(at) = self.arena.root.search(name.key()) else {
+        let Some(old) = self.arena.root.remove(name.key()) else {
             return false;
         };
-        self.arena.root.names.remove(at);
-        let old = self.arena.root.values.remove(at);
         self.waste(old);
         true
     }
@@ -160,13 +154,12 @@ impl ClassAd {
         if self.wasted > 64 + 2 * self.len() {
             let mut fresh = Arena::default();
             let table = &self.arena.root;
-            let values = table
+            let values: Vec<Node> = table
                 .values
                 .iter()
                 .map(|&value| fresh.copy_value(&self.arena, value, 0))
                 .collect();
-            fresh.root.values = values;
-            fresh.root.names = table.names.clone();
+            fresh.root = Table::new(0, table.names.clone(), values);
             self.arena = fresh;
             self.wasted = 0;
         }
@@ -418,7 +411,7 @@ pub(crate) fn push_value(arena: &mut Arena, value: &Value, depth: u32) {
             arena.make_list(0, &kids)
         }
         Value::Ad(ad) => {
-            arena.nested.push(crate::tree::Table::default());
+            arena.nested.push(Table::default());
             let id = arena.nested.len() as u32;
             let from = &ad.arena;
             let values = from
@@ -427,9 +420,7 @@ pub(crate) fn push_value(arena: &mut Arena, value: &Value, depth: u32) {
                 .iter()
                 .map(|&value| arena.copy_value(from, value, id))
                 .collect();
-            let table = &mut arena.nested[id as usize - 1];
-            table.names = from.root.names.clone();
-            table.values = values;
+            arena.nested[id as usize - 1] = Table::new(0, from.root.names.clone(), values);
             Node::new(tag::AD, 0, id)
         }
     };

@@ -4,6 +4,7 @@
 //! constants of `1 + x + 2` are gathered while the tree is built, and end up as `3 + x`.
 
 use crate::ad::{ClassAd, Expr};
+use crate::builtins::Kind;
 use crate::eval::lookup::Found;
 use crate::eval::{At, Depth, Items, LEFT, Machine, NOWHERE, Place, Stop, Unit, Val, ops};
 use crate::name::Name;
@@ -35,15 +36,15 @@ impl ClassAd {
     /// # Ok::<(), classad::ParseError>(())
     /// ```
     pub fn flatten(&self, expr: &Expr) -> Flat {
-        self.flat(expr, false)
+        self.flat(expr, Mode::Plain)
     }
 
     /// Like [`ClassAd::flatten`], and names of attributes are replaced by what is left of their expressions.
     pub fn flatten_inline(&self, expr: &Expr) -> Flat {
-        self.flat(expr, true)
+        self.flat(expr, Mode::Inline)
     }
 
-    fn flat(&self, expr: &Expr, inline: bool) -> Flat {
+    fn flat(&self, expr: &Expr, mode: Mode) -> Flat {
         let machine = Machine::single(self);
         let unit = machine.add_unit(Unit {
             arena: &expr.arena,
@@ -57,10 +58,7 @@ impl ClassAd {
             unit,
             ..machine.at(LEFT)
         };
-        let flattener = Flattener {
-            machine: &machine,
-            inline,
-        };
+        let flattener = Flattener { machine: &machine, mode };
         match flattener.value(&at, expr.value, Depth::full()) {
             Err(Stop) => Flat::Value(Value::Error),
             Ok(Out {
@@ -75,6 +73,39 @@ impl ClassAd {
                 Flat::Expr(Expr { arena, value })
             }
         }
+    }
+}
+
+/// How far to go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// Names of attributes stay.
+    Plain,
+    /// They are replaced by what is left of their expressions.
+    Inline,
+    /// The same, but what is left evaluates to exactly what the expression does, in every match. The library's rules
+    /// reorder operands, forget that an error on one side decides, and take the time of day for a constant.
+    Exact,
+}
+
+impl ClassAd {
+    /// What is left of an attribute's expression, such that it evaluates in every match to what the attribute does.
+    pub(crate) fn prepare(&self, key: u32) -> Option<Expr> {
+        let expr = self.get_key(key)?.to_expr();
+        let machine = Machine::single(self);
+        let unit = machine.add_unit(Unit { arena: &expr.arena, top: 0, owner: LEFT, chain: None, bare: true });
+        let at = At { arena: &expr.arena, unit, ..machine.at(LEFT) };
+        let flattener = Flattener { machine: &machine, mode: Mode::Exact };
+        let tree = flattener.value(&at, expr.value, Depth::full()).and_then(Out::whole).ok()?;
+        let mut arena = Arena::default();
+        flattener.emit(&mut arena, &tree, 0);
+        // Doubling attributes are better left as they are.
+        if arena.nodes.len() > 64 + 16 * self.arena.nodes.len() {
+            return None;
+        }
+        arena.shrink();
+        let value = arena.attribute_value(0);
+        Some(Expr { arena, value })
     }
 }
 
@@ -93,6 +124,16 @@ enum Tree<'a> {
 }
 
 impl<'a> Tree<'a> {
+    /// Whether it evaluates to a boolean, undefined or an error, and to nothing else.
+    fn is_truth(&self) -> bool {
+        match self {
+            Tree::Binary(op, ..) => (*op as u8) <= Op::Isnt as u8 || matches!(op, Op::And | Op::Or),
+            Tree::Unary(op, _) => *op == Op::Not,
+            Tree::Literal(value) => matches!(value, Val::Bool(_) | Val::Undefined | Val::Error),
+            _ => false,
+        }
+    }
+
     fn binary(op: Op, left: Tree<'a>, right: Tree<'a>) -> Tree<'a> {
         Tree::Binary(op, Box::new(left), Box::new(right))
     }
@@ -140,7 +181,7 @@ type Flattened<'a> = Result<Out<'a>, Stop>;
 
 struct Flattener<'a> {
     machine: &'a Machine<'a>,
-    inline: bool,
+    mode: Mode,
 }
 
 impl<'a> Flattener<'a> {
@@ -160,6 +201,10 @@ impl<'a> Flattener<'a> {
         match node.tag() {
             tag::ATTR | tag::ABSOLUTE | tag::SELECT => self.reference(at, id, node, depth),
             tag::UNARY => self.unary(at, id, node.op(), depth),
+            tag::BINARY if self.mode == Mode::Exact && matches!(node.op(), Op::And | Op::Or) => {
+                self.logical(at, id, node, depth)
+            }
+            tag::BINARY if self.mode == Mode::Exact => self.binary(at, id, node.op(), node.high(), depth),
             tag::BINARY => match node.op() {
                 Op::Add | Op::Mul | Op::Or | Op::And | Op::BitOr | Op::BitXor | Op::BitAnd => {
                     self.commutative(at, id, node, depth, split)
@@ -168,6 +213,8 @@ impl<'a> Flattener<'a> {
             },
             tag::COND => self.conditional(at, id, node, depth),
             tag::CALL => self.call(at, id, node, depth),
+            // Elements are evaluated in other places, too.
+            tag::LIST | tag::AD if self.mode == Mode::Exact => Ok(Out::tree(Tree::Copy(at.unit, id))),
             tag::LIST => {
                 let mut items = Vec::new();
                 for &item in at.arena.children(node) {
@@ -198,7 +245,7 @@ impl<'a> Flattener<'a> {
         };
         match found {
             Found::Error => Ok(Out::value(Val::Error)),
-            Found::Undefined if self.inline && node.tag() == tag::SELECT => {
+            Found::Undefined if self.mode != Mode::Plain && node.tag() == tag::SELECT => {
                 let base = self.flatten(at, id - 1, depth.deeper(), false)?;
                 Ok(match base.tree {
                     Some(tree) => Out::tree(Tree::Select(Box::new(tree), node.name())),
@@ -210,6 +257,7 @@ impl<'a> Flattener<'a> {
                 at.place.set(place);
                 Ok(copy())
             }
+            Found::Time if self.mode == Mode::Exact => Ok(copy()),
             Found::Time => Ok(Out::value(Val::Int(crate::builtins::times::now()))),
             Found::Value {
                 arena,
@@ -219,6 +267,10 @@ impl<'a> Flattener<'a> {
             } => {
                 if value.tag() == tag::LINK && arena.node(value.high()).tag() == tag::AD {
                     at.place.set(place);
+                    return Ok(copy());
+                }
+                // What names mean in an inner ad they need not mean outside of it.
+                if self.mode == Mode::Exact && place != LEFT {
                     return Ok(copy());
                 }
                 if depth.left <= 0 {
@@ -231,7 +283,7 @@ impl<'a> Flattener<'a> {
                     ..at.clone()
                 };
                 let out = self.value(&inner, value, depth.deeper())?;
-                Ok(if out.tree.is_some() && !self.inline {
+                Ok(if out.tree.is_some() && self.mode == Mode::Plain {
                     copy()
                 } else {
                     out
@@ -243,6 +295,7 @@ impl<'a> Flattener<'a> {
     fn unary(&self, at: &At<'_, 'a>, id: NodeId, op: Op, depth: Depth) -> Flattened<'a> {
         let out = self.flatten(at, id - 1, depth, false)?;
         Ok(match out.tree {
+            Some(tree) if op == Op::Parens && self.mode == Mode::Exact => Out::tree(tree),
             Some(tree) => Out::tree(Tree::Unary(op, Box::new(tree))),
             None => Out::value(ops::unary(op, out.value)),
         })
@@ -270,6 +323,27 @@ impl<'a> Flattener<'a> {
             _ if matches!(op, Op::Subscript | Op::Elvis) => Err(Stop),
             _ => Ok(Out::value(Val::Undefined)),
         }
+    }
+
+    /// `&&` and `||` without a change of meaning: the left side may decide, and a neutral one falls away where the other
+    /// is a truth value anyway.
+    fn logical(&self, at: &At<'_, 'a>, id: NodeId, node: Node, depth: Depth) -> Flattened<'a> {
+        let op = node.op();
+        let deciding = op == Op::Or;
+        let left = self.flatten(at, node.high(), depth, false)?;
+        if left.tree.is_none() {
+            if matches!(left.value, Val::Error) || ops::truth(left.value) == Some(deciding) {
+                return Ok(Out::value(ops::binary(op, left.value, Val::Undefined)));
+            }
+        }
+        let right = self.flatten(at, id - 1, depth, false)?;
+        let neutral = |side: &Out<'a>| side.tree.is_none() && ops::truth(side.value) == Some(!deciding);
+        Ok(match (left, right) {
+            (Out { tree: None, value: l, .. }, Out { tree: None, value: r, .. }) => Out::value(ops::binary(op, l, r)),
+            (left, Out { tree: Some(right), .. }) if neutral(&left) && right.is_truth() => Out::tree(right),
+            (Out { tree: Some(left), .. }, right) if neutral(&right) && left.is_truth() => Out::tree(left),
+            (left, right) => Out::tree(Tree::binary(op, left.whole()?, right.whole()?)),
+        })
     }
 
     fn commutative(
@@ -312,6 +386,9 @@ impl<'a> Flattener<'a> {
         if name.builtin().is_none() {
             return Ok(Out::value(Val::Error));
         }
+        if self.mode == Mode::Exact {
+            return self.exact_call(at, id, node, depth);
+        }
         let mut fold = true;
         let mut args = Vec::new();
         for &arg in at.arena.children(node) {
@@ -325,6 +402,44 @@ impl<'a> Flattener<'a> {
         } else {
             Ok(Out::tree(Tree::Call(name, args)))
         }
+    }
+
+    fn exact_call(&self, at: &At<'_, 'a>, id: NodeId, node: Node, depth: Depth) -> Flattened<'a> {
+        let kind = crate::builtins::kind(node);
+        let name = at.arena.call_name(node);
+        if kind == Kind::Context {
+            return Ok(Out::tree(Tree::Copy(at.unit, id)));
+        }
+        let children = at.arena.children(node);
+        if let (Kind::Choice, &[test, yes, no]) = (kind, children) {
+            let test = self.flatten(at, test, depth, false)?;
+            return Ok(match (test.tree, ops::truth(test.value)) {
+                (Some(test), _) => {
+                    let yes = self.flatten(at, yes, depth, false)?.whole()?;
+                    let no = self.flatten(at, no, depth, false)?.whole()?;
+                    Out::tree(Tree::Call(name, vec![test, yes, no]))
+                }
+                (None, Some(true)) => self.flatten(at, yes, depth, false)?,
+                (None, Some(false)) => self.flatten(at, no, depth, false)?,
+                (None, None) if matches!(test.value, Val::Undefined) => Out::value(Val::Undefined),
+                (None, None) => Out::value(Val::Error),
+            });
+        }
+        let mut fold = kind == Kind::Pure;
+        let mut args = Vec::new();
+        for &arg in children {
+            let out = self.flatten(at, arg, depth, false)?;
+            fold &= out.tree.is_none();
+            args.push(out.whole()?);
+        }
+        if fold {
+            let value = self.machine.eval(at, id, depth)?;
+            // Lists and ads are left to be made where they are needed.
+            if !matches!(value, Val::List(..) | Val::Made(_) | Val::Shared(_) | Val::Ad(_) | Val::Rel(_)) {
+                return Ok(Out::value(value));
+            }
+        }
+        Ok(Out::tree(Tree::Call(name, args)))
     }
 
     fn ad(&self, at: &At<'_, 'a>, ad: AdId, depth: Depth) -> Flattened<'a> {
@@ -383,10 +498,7 @@ impl<'a> Flattener<'a> {
                 arena.make_list(scope, &items)
             }
             Tree::Ad(attributes) => {
-                arena.nested.push(Table {
-                    parent: scope,
-                    ..Table::default()
-                });
+                arena.nested.push(Table::within(scope));
                 let id = arena.nested.len() as u32;
                 let mut filled = Vec::new();
                 for (name, tree) in attributes {

@@ -299,10 +299,7 @@ impl<'t> Reader<'t> {
     }
 
     fn nested(&mut self, scope: u32, depth: u32) -> Result<u32> {
-        self.arena.nested.push(Table {
-            parent: scope,
-            ..Table::default()
-        });
+        self.arena.nested.push(Table::within(scope));
         let id = self.arena.nested.len() as u32;
         let mut attributes = Vec::new();
         self.at += 1;

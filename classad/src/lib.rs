@@ -16,6 +16,7 @@ mod builtins;
 mod eval;
 mod flatten;
 mod matching;
+mod prepared;
 mod refs;
 mod regex;
 
@@ -25,7 +26,8 @@ mod unparse;
 pub use ad::{ClassAd, Expr, ExprRef};
 pub use eval::Scope;
 pub use flatten::Flat;
-pub use matching::{MatchResult, matches};
+pub use matching::{MatchResult, is_match, matches, rank};
 pub use parse::ParseError;
+pub use prepared::Prepared;
 pub use refs::References;
 pub use value::{AbsTime, Text, Value};

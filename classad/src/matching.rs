@@ -1,6 +1,8 @@
-//! Matching two ads.
+//! Matching two ads, as the negotiator and the daemons do it.
+
 use crate::ad::ClassAd;
-use crate::eval::Scope;
+use crate::eval::{Depth, LEFT, Machine, RIGHT, Val, ops};
+use crate::name::{self, Name};
 use crate::value::Value;
 
 /// What two ads say of each other.
@@ -19,17 +21,55 @@ pub struct MatchResult {
 }
 
 /// Evaluates `Requirements` and `Rank` of both ads.
+///
+/// ```
+/// use classad::{ClassAd, matches};
+///
+/// let job = ClassAd::parse("[ Requirements = TARGET.Memory >= 512; Rank = TARGET.Memory; Owner = \"jane\" ]")?;
+/// let slot = ClassAd::parse("[ Requirements = TARGET.Owner != \"bob\"; Memory = 1024 ]")?;
+/// let result = matches(&job, &slot);
+/// assert!(result.symmetric);
+/// assert_eq!(result.left_rank, 1024.into());
+/// # Ok::<(), classad::ParseError>(())
+/// ```
 pub fn matches(left: &ClassAd, right: &ClassAd) -> MatchResult {
-    let l = Scope::new(left).target(right);
-    let r = Scope::new(right).target(left);
-    let (left_requirements, right_requirements) =
-        (l.evaluate("Requirements"), r.evaluate("Requirements"));
+    let evaluate = |place, key| {
+        let machine = Machine::pair(left, right);
+        let ad = if place == LEFT { left } else { right };
+        // A name that the ad lacks must not be looked up in the other one.
+        if ad.get_key(key).is_none() {
+            return Value::Undefined;
+        }
+        let value = machine.evaluate_name(place, Name::from_key(key));
+        machine.exported(value)
+    };
+    let left_requirements = evaluate(LEFT, name::REQUIREMENTS);
+    let right_requirements = evaluate(RIGHT, name::REQUIREMENTS);
     MatchResult {
-        symmetric: left_requirements.truth() == Some(true)
-            && right_requirements.truth() == Some(true),
+        symmetric: left_requirements.truth() == Some(true) && right_requirements.truth() == Some(true),
         left_requirements,
         right_requirements,
-        left_rank: l.evaluate("Rank"),
-        right_rank: r.evaluate("Rank"),
+        left_rank: evaluate(LEFT, name::RANK),
+        right_rank: evaluate(RIGHT, name::RANK),
+    }
+}
+
+/// Whether the `Requirements` of both ads are true of each other: what [`matches`] says, at the least cost.
+pub fn is_match(left: &ClassAd, right: &ClassAd) -> bool {
+    let machine = Machine::pair(left, right);
+    // As in the library's match ad, these are two levels deep, and the right ad is asked first.
+    let depth = Depth::full().deeper();
+    let holds = |place| ops::truth(machine.evaluate_own(place, name::REQUIREMENTS, depth)) == Some(true);
+    holds(RIGHT) && holds(LEFT)
+}
+
+/// The `Rank` that the left ad gives the right one; whatever is not a number counts as zero.
+pub fn rank(left: &ClassAd, right: &ClassAd) -> f64 {
+    let machine = Machine::pair(left, right);
+    match machine.evaluate_own(LEFT, name::RANK, Depth::full()) {
+        Val::Int(i) => i as f64,
+        Val::Real(r) => r,
+        Val::Bool(b) => f64::from(u8::from(b)),
+        _ => 0.0,
     }
 }

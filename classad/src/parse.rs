@@ -397,10 +397,7 @@ impl<'s> Parser<'s> {
 
     /// An ad inside an expression; the closing bracket stays current.
     fn ad(&mut self) -> Result<Node> {
-        self.arena.nested.push(Table {
-            parent: self.scope,
-            ..Table::default()
-        });
+        self.arena.nested.push(Table::within(self.scope));
         let id = self.arena.nested.len() as u32;
         let outer = std::mem::replace(&mut self.scope, id);
         let mut attributes = Vec::new();

@@ -189,36 +189,94 @@ pub(crate) struct Table {
     pub(crate) parent: AdId,
     pub(crate) names: Vec<u32>,
     pub(crate) values: Vec<Node>,
+    /// An open-addressing table of places in `names`, for ads that are not small. Twice as large as they need, so most
+    /// names that an ad lacks are known to be missing after one look.
+    index: Vec<u16>,
 }
 
+/// Ads with fewer attributes than this are searched without an index.
+const INDEXED: usize = 12;
+const VACANT: u16 = u16::MAX;
+
 impl Table {
+    /// An empty table of an ad that is written in another one.
+    pub(crate) fn within(parent: AdId) -> Table {
+        Table { parent, ..Table::default() }
+    }
+
+    pub(crate) fn new(parent: AdId, names: Vec<u32>, values: Vec<Node>) -> Table {
+        let mut table = Table { parent, names, values, index: Vec::new() };
+        table.reindex();
+        table
+    }
+
     /// The place of the attribute with this key, or where it would have to be.
-    #[inline]
     pub(crate) fn search(&self, key: u32) -> Result<usize, usize> {
-        let names = self.names.as_slice();
-        let mut base = 0;
-        let mut size = names.len();
-        // Without a branch that depends on the data: the compiler turns the choice into a conditional move.
-        while size > 1 {
-            let half = size / 2;
-            let middle = base + half;
-            base = if names[middle] >> 8 <= key {
-                middle
-            } else {
-                base
-            };
-            size -= half;
-        }
-        match names.get(base).map(|&raw| raw >> 8) {
-            Some(found) if found == key => Ok(base),
-            Some(found) if found < key => Err(base + 1),
-            _ => Err(base),
-        }
+        self.names.binary_search_by_key(&key, |&raw| raw >> 8)
     }
 
     #[inline]
     pub(crate) fn get(&self, key: u32) -> Option<Node> {
-        self.search(key).ok().map(|at| self.values[at])
+        if self.index.is_empty() {
+            return self.search_small(key);
+        }
+        let mask = self.index.len() - 1;
+        let mut slot = spread(key) & mask;
+        loop {
+            let place = self.index[slot] as usize;
+            // A vacant slot is beyond all places.
+            match self.names.get(place) {
+                Some(&raw) if raw >> 8 == key => return self.values.get(place).copied(),
+                Some(_) => slot = (slot + 1) & mask,
+                None => return None,
+            }
+        }
+    }
+
+    fn search_small(&self, key: u32) -> Option<Node> {
+        if self.names.len() >= INDEXED {
+            return self.search(key).ok().map(|at| self.values[at]);
+        }
+        self.names.iter().position(|&raw| raw >> 8 == key).map(|at| self.values[at])
+    }
+
+    fn reindex(&mut self) {
+        self.index.clear();
+        let count = self.names.len();
+        if !(INDEXED..VACANT as usize).contains(&count) {
+            return;
+        }
+        let size = (count * 2).next_power_of_two();
+        self.index.resize(size, VACANT);
+        for (place, &raw) in self.names.iter().enumerate() {
+            let mut slot = spread(raw >> 8) & (size - 1);
+            while self.index[slot] != VACANT {
+                slot = (slot + 1) & (size - 1);
+            }
+            self.index[slot] = place as u16;
+        }
+    }
+
+    /// Sets an attribute; gives back its old value.
+    pub(crate) fn insert(&mut self, name: Name, value: Node) -> Option<Node> {
+        match self.search(name.key()) {
+            Ok(at) => Some(std::mem::replace(&mut self.values[at], value)),
+            Err(at) => {
+                self.names.insert(at, name.raw());
+                self.values.insert(at, value);
+                self.reindex();
+                None
+            }
+        }
+    }
+
+    /// Takes an attribute out.
+    pub(crate) fn remove(&mut self, key: u32) -> Option<Node> {
+        let at = self.search(key).ok()?;
+        self.names.remove(at);
+        let value = self.values.remove(at);
+        self.reindex();
+        Some(value)
     }
 
     /// Makes the table from attributes in the order they were written: the last value and the first spelling count.
@@ -239,7 +297,14 @@ impl Table {
                 }
             }
         }
+        self.reindex();
     }
+}
+
+/// Keys are handed out in sequence, and the names of an ad are met together; this spreads them anyway.
+#[inline]
+fn spread(key: u32) -> usize {
+    (key.wrapping_mul(0x9E37_79B9) >> 15) as usize
 }
 
 /// Everything that belongs to one ad or one expression.
@@ -482,11 +547,8 @@ impl Arena {
                         })
                         .collect();
                     let id = new_ad(node.high());
-                    self.nested[id as usize - 1] = Table {
-                        parent: new_ad(table.parent),
-                        names: table.names.clone(),
-                        values,
-                    };
+                    self.nested[id as usize - 1] =
+                        Table::new(new_ad(table.parent), table.names.clone(), values);
                     Node::new(tag::AD, 0, id)
                 }
                 _ => self.copy_literal(from, node),

@@ -36,16 +36,15 @@ pub(super) fn eval<'a>(c: &Call<'_, 'a>) -> Ev<'a> {
         chain: None,
         bare: true,
     });
-    c.machine.value(
-        &At {
-            arena,
-            unit,
-            place: c.at.place.clone(),
-            ..*c.at
-        },
-        value,
-        c.depth.deeper(),
-    )
+    let inner = At {
+        arena,
+        unit,
+        place: c.at.place.clone(),
+        ..*c.at
+    };
+    let value = c.machine.value(&inner, value, c.depth.deeper());
+    c.at.place.set(inner.place.get());
+    value
 }
 
 /// An attribute's expression as text.

@@ -216,6 +216,31 @@ static RUN: [Run; NAMES.len()] = {
     run
 };
 
+/// What a function's value depends on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The values of its arguments.
+    Pure,
+    /// Which of its arguments are evaluated depends on the first.
+    Choice,
+    /// The ad around it, or how its arguments are written.
+    Context,
+    /// The clock or chance.
+    Changing,
+}
+
+pub(crate) fn kind(node: Node) -> Kind {
+    match NAMES.get(node.low() as usize).copied() {
+        Some("ifThenElse") => Kind::Choice,
+        Some("eval" | "evalInEachContext" | "countMatches" | "unparse" | "unresolved") => Kind::Context,
+        Some("time" | "currentTime" | "dayTime" | "timeZoneOffset" | "random" | "formatTime" | "absTime" | "debug") => {
+            Kind::Changing
+        }
+        Some(_) => Kind::Pure,
+        None => Kind::Context,
+    }
+}
+
 /// Evaluates a call.
 #[inline]
 pub(crate) fn call<'a>(

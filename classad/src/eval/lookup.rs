@@ -58,15 +58,15 @@ pub(crate) fn surroundings() -> &'static [Arena; 3] {
 
 impl<'a> Machine<'a> {
     /// The ad around an ad.
-    fn parent(&self, place: Place) -> Place {
+        fn parent(&self, place: Place) -> Place {
+        if place == NOWHERE {
+            return NOWHERE;
+        }
         let unit = self.unit(place.unit);
         if place.ad == unit.top {
             return unit.owner;
         }
-        Place {
-            unit: place.unit,
-            ad: unit.arena.table(place.ad).parent,
-        }
+        self.lexical(place.unit, unit.arena.table(place.ad).parent)
     }
 
     /// The ad that something is written in.
@@ -92,6 +92,9 @@ impl<'a> Machine<'a> {
     /// An attribute of an ad itself, or of one that it is chained to.
     #[inline]
     pub(crate) fn own(&self, place: Place, key: u32) -> Option<Found<'a>> {
+        if place == NOWHERE {
+            return None;
+        }
         let unit = self.unit(place.unit);
         if let Some(value) = unit.arena.table(place.ad).get(key) {
             return Some(Found::Value {
@@ -109,7 +112,7 @@ impl<'a> Machine<'a> {
     }
 
     #[inline]
-    fn chained(&self, unit: Unit<'a>, place: Place, key: u32) -> Option<Found<'a>> {
+    fn chained(&self, unit: &Unit<'a>, place: Place, key: u32) -> Option<Found<'a>> {
         let mut ad = unit.chain?;
         loop {
             if let Some(value) = ad.arena.root.get(key) {
@@ -331,14 +334,23 @@ impl<'a> Machine<'a> {
         Ok(Val::Made(self.make_list(values)?))
     }
 
+    /// What the library makes of a list or an ad that leaves its evaluation: a copy with nothing around it.
+    pub(crate) fn detached(&self, value: Val<'a>) -> Val<'a> {
+        match value {
+            Val::Ad(place) => Val::Ad(self.orphan(place)),
+            Val::List(unit, id) => {
+                let known = self.unit(unit);
+                let top = known.arena.list_scope(known.arena.node(id));
+                Val::List(self.add_unit(Unit { top, owner: NOWHERE, bare: true, ..*known }), id)
+            }
+            other => other,
+        }
+    }
+
     /// The same ad with nothing around it: the library copies ads that it selects from lists.
     pub(crate) fn orphan(&self, place: Place) -> Place {
         let unit = self.unit(place.unit);
-        let unit = self.add_unit(Unit {
-            top: place.ad,
-            owner: NOWHERE,
-            ..unit
-        });
+        let unit = self.add_unit(Unit { top: place.ad, owner: NOWHERE, ..*unit });
         Place { unit, ad: place.ad }
     }
 }

@@ -14,14 +14,14 @@
 pub(crate) mod lookup;
 pub(crate) mod ops;
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 
 use elsa::FrozenVec;
 
 use crate::ad::{ClassAd, Expr};
 use crate::builtins;
 use crate::name::Name;
-use crate::tree::{AdId, Arena, Node, NodeId, Op, tag};
+use crate::tree::{AdId, Arena, Node, NodeId, Op, Table, tag};
 use crate::value::{AbsTime, Value};
 
 /// The library's limit on nested operators and references.
@@ -136,6 +136,10 @@ impl Depth {
         }
     }
 
+        fn higher(self) -> Depth {
+        Depth { left: self.left + 1, ..self }
+    }
+
     /// Takes so many levels of recursion.
     pub(crate) fn frame(self, frames: i32) -> Result<Depth, Stop> {
         let frames = self.frames - frames;
@@ -150,7 +154,7 @@ impl Depth {
 pub(crate) struct Machine<'a> {
     first: [Unit<'a>; 5],
     count: u32,
-    more: RefCell<Vec<Unit<'a>>>,
+    more: FrozenVec<Box<Unit<'a>>>,
     steps: Cell<i64>,
     bytes: Cell<usize>,
     strings: FrozenVec<Vec<u8>>,
@@ -202,7 +206,7 @@ impl<'a> Machine<'a> {
         Machine {
             first,
             count,
-            more: RefCell::new(Vec::new()),
+            more: FrozenVec::new(),
             steps: Cell::new(MAX_STEPS),
             bytes: Cell::new(0),
             strings: FrozenVec::new(),
@@ -218,17 +222,16 @@ impl<'a> Machine<'a> {
     }
 
     #[inline]
-    pub(crate) fn unit(&self, unit: u32) -> Unit<'a> {
+    pub(crate) fn unit(&self, unit: u32) -> &Unit<'a> {
         match self.first.get(unit as usize) {
-            Some(unit) => *unit,
-            None => self.more.borrow()[unit as usize - 5],
+            Some(unit) => unit,
+            None => &self.more[unit as usize - 5],
         }
     }
 
     pub(crate) fn add_unit(&self, unit: Unit<'a>) -> u32 {
-        let mut more = self.more.borrow_mut();
-        more.push(unit);
-        more.len() as u32 + 4
+        self.more.push(Box::new(unit));
+        self.more.len() as u32 + 4
     }
 
     #[inline]
@@ -422,7 +425,8 @@ impl<'a> Machine<'a> {
                     context: None,
                     ..*at
                 };
-                Ok(self.found(&inner, found, depth).unwrap_or(Val::Error))
+                let value = self.found(&inner, found, depth);
+                Ok(value.map_or(Val::Error, |value| self.detached(value)))
             }
             (Val::List(unit, id), Val::Int(index)) => {
                 let arena = self.unit(unit).arena;
@@ -483,16 +487,18 @@ impl<'a> Machine<'a> {
         depth: Depth,
     ) -> Ev<'a> {
         match items {
-            Items::Written { arena, unit, ids } => self.eval(
-                &At {
+            Items::Written { arena, unit, ids } => {
+                let inner = At {
                     arena,
                     unit,
                     place: at.place.clone(),
                     ..*at
-                },
-                ids[index],
-                depth,
-            ),
+                };
+                let value = self.eval(&inner, ids[index], depth);
+                // An element may change the place for what comes after it.
+                at.place.set(inner.place.get());
+                value
+            }
             Items::Made(items) => {
                 self.charge(1)?;
                 Ok(items[index])
@@ -556,22 +562,22 @@ impl<'a> Machine<'a> {
         let from = self.unit(place.unit).arena;
         let table = from.table(place.ad);
         let mut arena = Arena::default();
-        arena.root.names = table.names.clone();
-        arena.root.values = table
+        let values = table
             .values
             .iter()
             .map(|&value| arena_copy(&mut arena, from, value))
             .collect();
+        arena.root = Table::new(0, table.names.clone(), values);
         ClassAd::from_arena(arena)
     }
 
     /// The start of an evaluation in an ad.
     pub(crate) fn at(&self, place: Place) -> At<'static, 'a> {
+        if place == NOWHERE {
+            return At { place: Cell::new(NOWHERE), root: NOWHERE, ..self.at(LEFT) };
+        }
         let arena = self.unit(place.unit).arena;
-        At {
-            arena,
-            unit: place.unit,
-            place: Cell::new(place),
+        At { arena, unit: place.unit, place: Cell::new(place),
             root: self.outermost(place),
             active: None,
             context: None,
@@ -582,7 +588,25 @@ impl<'a> Machine<'a> {
     pub(crate) fn evaluate_name(&'a self, place: Place, name: Name) -> Val<'a> {
         let at = self.at(place);
         let found = self.find(&at, place, name);
-        self.found(&at, found, Depth::full()).unwrap_or(Val::Error)
+        // The attribute itself is not a level of its own here.
+        self.found(&at, found, Depth::full().higher()).unwrap_or(Val::Error)
+    }
+
+    /// Evaluates an attribute that the ad itself has.
+    #[inline]
+    pub(crate) fn evaluate_own(&'a self, place: Place, key: u32, depth: Depth) -> Val<'a> {
+        let Some(found) = self.own(place, key) else {
+            return Val::Undefined;
+        };
+        self.found(&self.at(place), found, depth).unwrap_or(Val::Error)
+    }
+
+    /// Evaluates an expression of one of the two ads; only where it holds lists or ads does it need a unit.
+    pub(crate) fn evaluate_prepared(&'a self, place: Place, arena: &'a Arena, value: Node) -> Val<'a> {
+        if value.is_literal() {
+            return literal(arena, value);
+        }
+        self.evaluate_expr(place, arena, value)
     }
 
     /// Evaluates an expression as if it were an attribute of an ad that takes part.
