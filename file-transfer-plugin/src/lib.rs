@@ -12,6 +12,36 @@
 //! | [`cli`] (feature `cli`) | the command line of `criu-transfer` |
 //!
 //! Without default features there is only the pure part: serde and classad, nothing that touches a file.
+//!
+//! What a supervisor does with it:
+//!
+//! ```no_run
+//! # #[cfg(feature = "archive")]
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use file_transfer_plugin::fingerprint::Fingerprint;
+//! use file_transfer_plugin::manifest::{Head, Limits, Resume};
+//! use file_transfer_plugin::monitor::Log;
+//! use file_transfer_plugin::pack::{Options, Tree, pack};
+//! use file_transfer_plugin::unpack::Archive;
+//! # use std::path::Path;
+//! # let slot_ad = classad::ClassAd::new();
+//! # let (images, srv, out) = (Path::new("images"), Path::new("srv"), Path::new("checkpoint.criu"));
+//!
+//! let slot = Fingerprint::from_slot_ad(&slot_ad)?;
+//! let head = Head { generation: 1, created: 1_790_000_000, fingerprint: slot.clone(), resume: Resume::default() };
+//! let trees = [Tree { prefix: "images", dir: images }, Tree { prefix: "srv", dir: srv }];
+//! let packed = pack(&trees, head, out, &Options::default(), &Log)?;
+//!
+//! // On another host, with the digest from the job's ad:
+//! let archive = Archive::open(out, &Limits::default())?.expect(packed.digest)?;
+//! if slot.admits(&archive.manifest().head.fingerprint).is_ok() {
+//!     archive.unpack(&[("images", images), ("srv", srv)], &Log)?;
+//! }
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "archive"))]
+//! # fn main() {}
+//! ```
 #![forbid(unsafe_code)]
 
 pub mod attributes;

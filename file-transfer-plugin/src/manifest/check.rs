@@ -1,8 +1,8 @@
 //! What a manifest must hold to before a single byte is written because of it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
-use super::{Contents, Entry, Kind, MANIFEST, ManifestError, Name};
+use super::{Contents, Entry, Head, Kind, MANIFEST, Manifest, ManifestError, Name};
 use crate::{frame, layout};
 
 /// The most that a reader takes on.
@@ -37,12 +37,47 @@ const PATH_MAX: usize = 4095;
 const NAME_MAX: usize = 255;
 /// The deepest directory. Each level is one system call for each file in it.
 const DEPTH_MAX: usize = 128;
+/// The longest word in a fingerprint, and the most of them.
+const WORD_MAX: usize = 40;
+const WORDS_MAX: usize = 400;
 /// The kernel's own bound for the list of a file's attributes.
 const XATTRS_MAX: usize = 64 << 10;
 
-impl Contents {
+impl Manifest {
     /// Checks all that can be checked without the other bytes.
     pub(crate) fn check(&self, limits: &Limits) -> Result<(), ManifestError> {
+        self.head.check()?;
+        self.contents.check(limits)
+    }
+}
+
+impl Head {
+    /// A fingerprint goes into ads, logs and terminals as it is, so it is made of words.
+    fn check(&self) -> Result<(), ManifestError> {
+        let print = &self.fingerprint;
+        let word = |word: &String| {
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
+            (1..=WORD_MAX).contains(&word.len()) && word.bytes().all(plain)
+        };
+        let words = |words: &BTreeSet<String>| words.len() <= WORDS_MAX && words.iter().all(word);
+        // "Genuine  RDC" is a maker, too.
+        let vendor = print.cpu_vendor.len() <= WORD_MAX
+            && print
+                .cpu_vendor
+                .bytes()
+                .all(|byte| byte == b' ' || byte.is_ascii_graphic());
+        if vendor && words(&print.cpu_features) && words(&print.abilities) {
+            Ok(())
+        } else {
+            Err(ManifestError::Contradiction(
+                "the fingerprint is not made of words",
+            ))
+        }
+    }
+}
+
+impl Contents {
+    fn check(&self, limits: &Limits) -> Result<(), ManifestError> {
         within("entries", self.entries.len() as u64, limits.entries)?;
         self.check_entries(limits)?;
         self.check_frames(limits)

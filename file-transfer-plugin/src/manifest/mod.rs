@@ -29,8 +29,8 @@ pub const MANIFEST: &str = "manifest.json";
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
     /// It is not the JSON that it should be.
-    #[error("the manifest cannot be read")]
-    Unreadable(#[source] serde_json::Error),
+    #[error("the manifest cannot be read: {0}")]
+    Unreadable(String),
     /// It was written by a later version of this program.
     #[error("the archive has format {found}, this program reads up to {FORMAT}")]
     Future {
@@ -58,6 +58,12 @@ pub enum ManifestError {
     /// Its parts contradict each other.
     #[error("the manifest contradicts itself: {0}")]
     Contradiction(&'static str),
+}
+
+/// serde's own words may quote the manifest: without what a terminal would obey, and not at length.
+fn unreadable(error: serde_json::Error) -> ManifestError {
+    let text = error.to_string();
+    ManifestError::Unreadable(text.escape_debug().take(200).collect())
 }
 
 /// What the caller of a pack says about the image.
@@ -235,11 +241,11 @@ impl Manifest {
         struct Format {
             format: u32,
         }
-        let Format { format } = serde_json::from_slice(bytes).map_err(ManifestError::Unreadable)?;
+        let Format { format } = serde_json::from_slice(bytes).map_err(unreadable)?;
         if format != FORMAT {
             return Err(ManifestError::Future { found: format });
         }
-        serde_json::from_slice(bytes).map_err(ManifestError::Unreadable)
+        serde_json::from_slice(bytes).map_err(unreadable)
     }
 
     /// The bytes that go into the archive, of which the digest is taken.

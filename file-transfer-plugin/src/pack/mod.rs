@@ -78,7 +78,7 @@ pub struct Packed {
 #[derive(Debug, thiserror::Error)]
 pub enum PackError {
     /// Something in a tree could not be read.
-    #[error("cannot read {path}")]
+    #[error("cannot read {path:?}")]
     Read {
         /// What.
         path: PathBuf,
@@ -87,7 +87,7 @@ pub enum PackError {
         source: io::Error,
     },
     /// A file grew or shrank: the job was not frozen.
-    #[error("{path} changed while it was packed")]
+    #[error("{path:?} changed while it was packed")]
     Changed {
         /// Which.
         path: PathBuf,
@@ -148,7 +148,7 @@ pub fn pack(
     };
     manifest.contents.frames = frames.iter().map(|raw| foreseen(*raw)).collect();
     let room = room(&manifest)?;
-    manifest.contents.check(&limits())?;
+    manifest.check(&limits())?;
 
     let temp = Temp::create(out)?;
     let write = |source| PackError::Write {

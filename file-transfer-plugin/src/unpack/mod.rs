@@ -91,7 +91,7 @@ pub enum ArchiveError {
         source: io::Error,
     },
     /// A file could not be written.
-    #[error("cannot write {path}")]
+    #[error("cannot write {path:?}")]
     Write {
         /// The file.
         path: PathBuf,
@@ -160,7 +160,7 @@ impl Archive {
             source,
         };
         let manifest = Manifest::from_json(front.json()).map_err(believe)?;
-        manifest.contents.check(limits).map_err(believe)?;
+        manifest.check(limits).map_err(believe)?;
         let frames = manifest.contents.frames.iter();
         let end = frames.fold(front.end, |sum, frame| {
             sum.saturating_add(frame.packed.into())

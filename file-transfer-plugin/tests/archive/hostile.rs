@@ -250,3 +250,34 @@ fn tar_headers_that_differ_from_the_manifest_are_refused() {
     let error = bench.with_entries(|entries| entries[1]["mode"] = json!(0o700));
     assert!(matches!(error, ArchiveError::Header { .. }), "{error}");
 }
+
+#[test]
+fn what_a_terminal_would_obey_is_not_repeated() {
+    let bench = Bench::new();
+    for field in ["cpu_features", "abilities"] {
+        for word in ["\u{1b}[2J", "a,b", "a\"b", "", &"x".repeat(41)] {
+            let error = chain(
+                &bench.forged(|manifest| manifest["head"]["fingerprint"][field] = json!([word])),
+            );
+            assert!(
+                error.ends_with("the fingerprint is not made of words"),
+                "{error}"
+            );
+        }
+    }
+    let error =
+        bench.forged(|manifest| manifest["head"]["fingerprint"]["cpu_vendor"] = json!("\n"));
+    assert!(
+        chain(&error).ends_with("the fingerprint is not made of words"),
+        "{}",
+        chain(&error)
+    );
+    let error = bench.with_entries(|entries| entries[2]["kind"] = json!("\u{1b}[2J".repeat(1000)));
+    assert!(
+        !chain(&error).contains('\u{1b}') && chain(&error).len() < 500,
+        "{}",
+        chain(&error)
+    );
+    let error = bench.with_entries(|entries| entries.push(file("srv/\u{1b}[2J/x")));
+    assert!(!chain(&error).contains('\u{1b}'), "{}", chain(&error));
+}
