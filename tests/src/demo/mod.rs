@@ -5,6 +5,7 @@
 //! | [`sieve`] | a range -> progress, a count, and whether it is right: the job |
 //! | [`stage`] | logs -> where the job is in its round |
 //! | [`in_pool`] | a pool of HTCondor -> looks at the job there, and its eviction |
+//! | [`no_pool`] | two directories -> the same with `criu-starter` alone |
 //! | [`watch`] | looks -> evictions when they are due, and what they cost |
 //! | [`screen`] | looks -> what a person sees |
 //! | [`table`] | costs -> the table, and JSON |
@@ -14,6 +15,8 @@ pub mod sieve;
 pub mod stage;
 
 pub mod in_pool;
+
+pub mod no_pool;
 
 pub mod watch;
 
@@ -30,6 +33,7 @@ use clap::Parser;
 
 use crate::roots::HtCondor;
 use in_pool::InPool;
+use no_pool::NoPool;
 use screen::Screen;
 use sieve::Work;
 use table::{Report, Total};
@@ -39,6 +43,7 @@ const EXAMPLES: &str = "\
 Examples:
   cargo demo                        a pool on this machine, as root; under 3 minutes
   cargo demo -- --htcondor 23.9     with the oldest HTCondor that is supported
+  cargo demo -- --no-pool           no HTCondor and no root: freeze here, thaw there
   cargo demo -- --quick --json      a smaller sieve, the table as JSON
 
 The first run also builds the programs and unpacks a Debian with HTCondor and CRIU, some minutes once.
@@ -49,8 +54,11 @@ It ends with 0 only if the job's result is right, it moved twice, and no step wa
 #[command(name = "cargo demo", version, after_help = EXAMPLES)]
 struct Cli {
     /// HTCondor's version: 23.9 or 25.
-    #[arg(long, default_value = "25")]
+    #[arg(long, default_value = "25", conflicts_with = "no_pool")]
     htcondor: HtCondor,
+    /// Without HTCondor: criu-starter by hand, between two hosts made of namespaces.
+    #[arg(long)]
+    no_pool: bool,
     /// A computation of seconds instead of a minute.
     #[arg(long)]
     quick: bool,
@@ -85,8 +93,14 @@ fn fail(error: &anyhow::Error) -> ExitCode {
 fn run(cli: &Cli) -> Result<Report> {
     let begun = Instant::now();
     let work = if cli.quick { Work::QUICK } else { Work::FULL };
+    if cli.no_pool {
+        let mut world = NoPool::start(work)?;
+        return tell(&mut world, work, begun, "criu-starter alone", "");
+    }
     if !rustix::process::geteuid().is_root() {
-        bail!("a pool needs root, for mounts and network namespaces");
+        bail!(
+            "a pool needs root, for mounts and network namespaces; `cargo demo -- --no-pool` does not"
+        );
     }
     eprintln!(
         "building what is not up to date, and bringing up a pool with HTCondor {}",
