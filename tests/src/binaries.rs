@@ -18,17 +18,28 @@ const GNU: &str = "x86_64-unknown-linux-gnu";
 /// The directory with the static programs, built now where they are not up to date.
 pub fn dir() -> Result<&'static Path> {
     static DIR: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    DIR.get_or_init(|| build().map_err(|error| format!("{error:#}")))
+    DIR.get_or_init(|| build(&NAMES).map_err(|error| format!("{error:#}")))
         .as_deref()
         .map_err(|error| anyhow!("{error}"))
 }
 
-fn build() -> Result<PathBuf> {
+/// The demo's job, static too: it runs on hosts that have a libc of their own.
+///
+/// Built apart from the programs, for it is of this package: in one build each change here would make theirs slower.
+pub fn sieve() -> Result<PathBuf> {
+    Ok(build(&["sieve"])?.join("sieve"))
+}
+
+fn build(names: &[&str]) -> Result<PathBuf> {
     match musl() {
-        Ok(()) => cargo_build(MUSL, &[("CC_x86_64_unknown_linux_musl", "musl-gcc")]),
+        Ok(()) => cargo_build(names, MUSL, &[("CC_x86_64_unknown_linux_musl", "musl-gcc")]),
         Err(error) => {
             eprintln!("no musl target ({error:#}): linking statically against glibc instead");
-            cargo_build(GNU, &[("RUSTFLAGS", "-C target-feature=+crt-static")])
+            cargo_build(
+                names,
+                GNU,
+                &[("RUSTFLAGS", "-C target-feature=+crt-static")],
+            )
         }
     }
 }
@@ -46,7 +57,7 @@ fn musl() -> Result<()> {
     Ok(())
 }
 
-fn cargo_build(target: &str, environment: &[(&str, &str)]) -> Result<PathBuf> {
+fn cargo_build(names: &[&str], target: &str, environment: &[(&str, &str)]) -> Result<PathBuf> {
     // A directory of its own: other flags in the shared one would rebuild all of it each time.
     let built = machine::target_dir().join("static");
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -57,7 +68,7 @@ fn cargo_build(target: &str, environment: &[(&str, &str)]) -> Result<PathBuf> {
         .current_dir(machine::workspace())
         .envs(environment.iter().copied())
         .stdin(Stdio::null());
-    for name in NAMES {
+    for name in names {
         cargo.args(["--bin", name]);
     }
     // Cargo's own variables describe the package that runs this, not those that are built.

@@ -74,6 +74,20 @@ impl Event {
         Some(&alias[..end])
     }
 
+    /// Of a start: the job's scratch directory on that host.
+    pub fn scratch_dir(&self) -> Option<&str> {
+        let dir = self
+            .details
+            .iter()
+            .find_map(|line| line.strip_prefix("CondorScratchDir = "))?;
+        Some(dir.trim_matches('"'))
+    }
+
+    /// Whether this is event 040 at the moment when the job's input leaves for a host.
+    pub fn is_input_on_its_way(&self) -> bool {
+        self.kind == Kind::Other(40) && self.text.starts_with("Started transferring input files")
+    }
+
     /// Of an end: how.
     pub fn exit(&self) -> Option<Exit> {
         if self.kind != Kind::Ended {

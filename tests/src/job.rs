@@ -148,11 +148,9 @@ impl<'p> Job<'p> {
             .pool
             .host(start.host().context("the start names no host")?)?;
         let scratch = start
-            .details
-            .iter()
-            .find_map(|line| line.strip_prefix("CondorScratchDir = "))
+            .scratch_dir()
             .context("the start names no scratch directory")?;
-        host.read(format!("{}/{file}", scratch.trim_matches('"')))
+        host.read(format!("{scratch}/{file}"))
     }
 
     /// `condor_vacate_job`: the soft-kill signal now, and back to the queue.

@@ -18,6 +18,7 @@
 //! | [`job`] | a job -> its starts, evictions, end, output |
 //! | [`wait`] | a condition and a limit -> its value, or the logs that matter ([`logs`]) |
 //! | [`cli`] | the `pool` command |
+//! | [`demo`] | the `cargo demo` command and its job |
 //! | [`xtask`] | the `cargo xtask` command |
 //!
 //! Nothing of a pool lies outside its keeper's namespaces but one directory, so killing one process ends all of it.
@@ -58,5 +59,7 @@ pub mod wait;
 pub mod logs;
 
 pub mod cli;
+
+pub mod demo;
 
 pub mod xtask;

@@ -1,6 +1,7 @@
 //! Tests on real pools.
 #![forbid(unsafe_code)]
 
+mod demo;
 mod glidein;
 mod pool;
 mod survive;

@@ -200,7 +200,7 @@ pub fn pack(
         digest: Digest::of(&json),
         left_out: manifest.contents.left_out,
     };
-    tracing::info!(
+    tracing::debug!(
         bytes = packed.bytes,
         raw_bytes,
         entries = manifest.contents.entries.len(),
@@ -277,11 +277,10 @@ impl Temp {
         let name = out
             .file_name()
             .ok_or_else(|| error(io::ErrorKind::IsADirectory.into()))?;
-        let mut temp = std::ffi::OsString::from(".");
-        temp.push(name);
-        temp.push(format!(".{}.tmp", std::process::id()));
+        let mut temp = name.to_owned();
+        temp.push(".tmp");
         let path = out.with_file_name(temp);
-        // A leftover of a process that had our number. Memory is private, so is its image.
+        // A leftover of a process that was killed. Memory is private, so is its image.
         match fs::remove_file(&path) {
             Err(gone) if gone.kind() != io::ErrorKind::NotFound => return Err(error(gone)),
             _ => {}

@@ -246,7 +246,7 @@ impl Archive {
             },
         )?;
         let unpacked = writer.finish()?;
-        tracing::info!(
+        tracing::debug!(
             bytes = unpacked.bytes,
             entries = unpacked.entries,
             seconds = start.elapsed().as_secs_f64(),
