@@ -100,8 +100,8 @@ impl<'p> InPool<'p> {
         &self.job.id
     }
 
-    /// The stage on the host of `start`; what it says is remembered, for the log goes before the job does.
-    fn stage_on_host(&mut self, start: &Event) -> Stage {
+    /// The stage on the host of the last start; what the log says is remembered, for the log goes before the job does.
+    fn stage_on_host(&mut self) -> Stage {
         let Ok(log) = self.job.scratch(".criu/log") else {
             return self.told.stage_without_log();
         };
@@ -111,7 +111,6 @@ impl<'p> InPool<'p> {
         {
             self.progress = Some(progress);
         }
-        debug_assert_eq!(start.kind, Kind::Started);
         self.told.stage()
     }
 
@@ -172,10 +171,7 @@ impl World for InPool<'_> {
             None | Some(Kind::Submitted) => Stage::Idle,
             Some(Kind::Evicted | Kind::ShadowException) => Stage::Waiting,
             Some(Kind::Ended) => Stage::Ended,
-            Some(Kind::Started) => match on_host {
-                Some(start) => self.stage_on_host(start),
-                None => Stage::Starting,
-            },
+            Some(Kind::Started) => self.stage_on_host(),
             Some(_) => Stage::Coming,
         };
         Ok(Look {

@@ -157,20 +157,6 @@ impl Watch {
             self.changed = Instant::now();
         }
         let host = look.host.as_deref().unwrap_or("the access point");
-        let shown = match look.stage {
-            Stage::Waiting | Stage::Coming => look.starts > 0,
-            Stage::Unpacking | Stage::Thawing => look.starts > 1,
-            _ => false,
-        };
-        if news && shown {
-            screen.note(&format!("{host}: {}", look.stage));
-        }
-        if news && look.stage == Stage::Packing {
-            screen.note(&format!(
-                "{host}: frozen after step {}, packing the image",
-                self.done.steps
-            ));
-        }
         if let Some(leaving) = &mut self.leaving
             && leaving.safe.is_none()
             && look.returns > self.evictions.len()
@@ -197,6 +183,20 @@ impl Watch {
         }
         if let Some(progress) = look.progress {
             self.advance(look, progress, screen);
+        }
+        if news && look.stage == Stage::Packing {
+            screen.note(&format!(
+                "{host}: frozen after step {}, packing the image",
+                self.done.steps
+            ));
+        }
+        let shown = match look.stage {
+            Stage::Waiting | Stage::Coming => look.starts > 0,
+            Stage::Unpacking | Stage::Thawing => look.starts > 1,
+            _ => false,
+        };
+        if news && shown {
+            screen.note(&format!("{host}: {}", look.stage));
         }
         Ok(())
     }
