@@ -15,6 +15,7 @@ mod ad;
 
 mod builtins;
 mod eval;
+mod explain;
 mod flatten;
 mod matching;
 mod prepared;
@@ -26,6 +27,7 @@ mod unparse;
 
 pub use ad::{ClassAd, Expr, ExprRef};
 pub use eval::Scope;
+pub use explain::{Analysis, Clause, Failure, Side, analyze, explain};
 pub use flatten::Flat;
 pub use matching::{MatchResult, is_match, matches, rank};
 pub use parse::ParseError;
