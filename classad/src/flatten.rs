@@ -7,7 +7,7 @@ use crate::ad::{ClassAd, Expr};
 use crate::builtins::Kind;
 use crate::eval::lookup::Found;
 use crate::eval::{At, Depth, Items, LEFT, Machine, NOWHERE, Place, Stop, Unit, Val, ops};
-use crate::name::Name;
+use crate::name::{self, Name};
 use crate::tree::{AdId, Arena, Node, NodeId, Op, Table, tag};
 use crate::value::Value;
 
@@ -253,6 +253,20 @@ impl<'a> Flattener<'a> {
     fn reference(&self, at: &At<'_, 'a>, id: NodeId, node: Node, depth: Depth) -> Flattened<'a> {
         let machine = self.machine;
         let copy = || Out::tree(Tree::Copy(at.unit, id));
+        if self.mode == Mode::Exact {
+            // In a match, the outermost ad is another one, and so is what leads to it.
+            let plain = match node.tag() {
+                tag::ATTR => true,
+                tag::SELECT => {
+                    let base = at.arena.node(id - 1);
+                    base.tag() == tag::ATTR && matches!(base.name().key(), name::MY | name::SELF)
+                }
+                _ => false,
+            };
+            if !plain {
+                return Ok(copy());
+            }
+        }
         let found = match node.tag() {
             tag::ATTR => machine.find_bare(at, node.name()),
             tag::ABSOLUTE if at.root == NOWHERE => return Err(Stop),
@@ -276,6 +290,7 @@ impl<'a> Flattener<'a> {
                 })
             }
             Found::Undefined => Ok(copy()),
+            Found::Ad(_) if self.mode == Mode::Exact => Ok(copy()),
             Found::Ad(place) => {
                 at.place.set(place);
                 Ok(copy())
@@ -289,7 +304,9 @@ impl<'a> Flattener<'a> {
                 value,
             } => {
                 if value.tag() == tag::LINK && arena.node(value.high()).tag() == tag::AD {
-                    at.place.set(place);
+                    if self.mode != Mode::Exact {
+                        at.place.set(place);
+                    }
                     return Ok(copy());
                 }
                 // What names mean in an inner ad they need not mean outside of it.
@@ -354,10 +371,9 @@ impl<'a> Flattener<'a> {
         let op = node.op();
         let deciding = op == Op::Or;
         let left = self.flatten(at, node.high(), depth, false)?;
-        if left.tree.is_none() {
-            if matches!(left.value, Val::Error) || ops::truth(left.value) == Some(deciding) {
-                return Ok(Out::value(ops::binary(op, left.value, Val::Undefined)));
-            }
+        let decided = matches!(left.value, Val::Error) || ops::truth(left.value) == Some(deciding);
+        if left.tree.is_none() && decided {
+            return Ok(Out::value(ops::binary(op, left.value, Val::Undefined)));
         }
         let right = self.flatten(at, id - 1, depth, false)?;
         let neutral =

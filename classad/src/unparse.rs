@@ -236,9 +236,8 @@ impl Printer<'_> {
         }
         // Most attributes are literals, which need not wait their turn.
         let table = self.arena.table(id);
-        let mut attributes = table.in_order().enumerate();
         let mut rest = table.len();
-        while let Some((i, (attribute, value))) = attributes.next() {
+        for (i, (attribute, value)) in table.in_order().enumerate() {
             if !value.is_literal() {
                 rest = i;
                 break;
