@@ -19,7 +19,11 @@ struct Options {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let mut options = Options { dir: PathBuf::from("."), secs: 1.0, only: String::new() };
+    let mut options = Options {
+        dir: PathBuf::from("."),
+        secs: 1.0,
+        only: String::new(),
+    };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let value = args.next().ok_or("each option takes a value")?;
@@ -81,12 +85,20 @@ impl Options {
 
 /// Nanoseconds that this thread has run: on a shared machine the time on the wall is mostly that of others.
 fn cpu_time() -> Option<u64> {
-    fs::read_to_string("/proc/thread-self/schedstat").ok()?.split_whitespace().next()?.parse().ok()
+    fs::read_to_string("/proc/thread-self/schedstat")
+        .ok()?
+        .split_whitespace()
+        .next()?
+        .parse()
+        .ok()
 }
 
 /// Parsing, printing and copying.
 fn text(options: &Options) -> Result<(), Box<dyn Error>> {
-    if !["parse", "unparse", "copy"].iter().any(|kind| kind.starts_with(&options.only) || options.only.starts_with(kind)) {
+    if !["parse", "unparse", "copy"]
+        .iter()
+        .any(|kind| kind.starts_with(&options.only) || options.only.starts_with(kind))
+    {
         return Ok(());
     }
     let parse = |text: &str| ClassAd::parse(text).map_or(-1, |ad| ad.len() as i64);
@@ -98,8 +110,13 @@ fn text(options: &Options) -> Result<(), Box<dyn Error>> {
         options.run(&format!("parse.{name}.old"), 1, || parse_old(&old));
     }
     let slot = ClassAd::parse_old(&options.read("slot.old.ad")?)?;
-    let requirements = slot.get("WithinResourceLimits").ok_or("the slot lacks WithinResourceLimits")?.to_string();
-    options.run("parse.expr.requirements", 1, || i64::from(Expr::parse(&requirements).is_ok()));
+    let requirements = slot
+        .get("WithinResourceLimits")
+        .ok_or("the slot lacks WithinResourceLimits")?
+        .to_string();
+    options.run("parse.expr.requirements", 1, || {
+        i64::from(Expr::parse(&requirements).is_ok())
+    });
     let job = ClassAd::parse_old(&options.read("job200.old.ad")?)?;
     options.run("unparse.job200.new", 1, || job.to_string().len() as i64);
     options.run("unparse.job200.old", 1, || job.to_old().len() as i64);
@@ -109,10 +126,14 @@ fn text(options: &Options) -> Result<(), Box<dyn Error>> {
 }
 
 fn jobs(options: &Options) -> Result<Vec<ClassAd>, Box<dyn Error>> {
-    let mut files: Vec<PathBuf> =
-        fs::read_dir(options.dir.join("jobs"))?.map(|entry| Ok(entry?.path())).collect::<Result<_, std::io::Error>>()?;
+    let mut files: Vec<PathBuf> = fs::read_dir(options.dir.join("jobs"))?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<_, std::io::Error>>()?;
     files.sort();
-    files.iter().map(|path| Ok(ClassAd::parse_old(&fs::read_to_string(path)?)?)).collect()
+    files
+        .iter()
+        .map(|path| Ok(ClassAd::parse_old(&fs::read_to_string(path)?)?))
+        .collect()
 }
 
 /// Single expressions, 22 jobs against one slot.
@@ -122,8 +143,13 @@ fn evaluation(options: &Options) -> Result<(), Box<dyn Error>> {
     }
     let slot = ClassAd::parse_old(&options.read("slot.old.ad")?)?;
     let jobs = jobs(options)?;
-    options.run("eval.attr_literal", 1, || slot.eval_int("Memory").unwrap_or(-1));
-    let mask = |holds: &mut dyn FnMut(&ClassAd) -> bool| jobs.iter().fold(0, |mask, job| mask << 1 | i64::from(holds(job)));
+    options.run("eval.attr_literal", 1, || {
+        slot.eval_int("Memory").unwrap_or(-1)
+    });
+    let mask = |holds: &mut dyn FnMut(&ClassAd) -> bool| {
+        jobs.iter()
+            .fold(0, |mask, job| mask << 1 | i64::from(holds(job)))
+    };
     let holds = |value: Value| value.truth() == Some(true);
     options.run("eval.job_requirements", jobs.len(), || {
         mask(&mut |job| holds(Scope::new(job).target(&slot).evaluate("Requirements")))
@@ -132,7 +158,13 @@ fn evaluation(options: &Options) -> Result<(), Box<dyn Error>> {
         mask(&mut |job| holds(Scope::new(&slot).target(job).evaluate("Requirements")))
     });
     options.run("eval.job_rank", jobs.len(), || {
-        let numbers = |job: &&ClassAd| Scope::new(job).target(&slot).evaluate("Rank").as_real().is_some();
+        let numbers = |job: &&ClassAd| {
+            Scope::new(job)
+                .target(&slot)
+                .evaluate("Rank")
+                .as_real()
+                .is_some()
+        };
         jobs.iter().filter(numbers).count() as i64
     });
     Ok(())
@@ -148,33 +180,54 @@ fn slots(dir: &Path) -> Result<Vec<ClassAd>, Box<dyn Error>> {
             files.push((entry.metadata()?.len(), entry.path()));
         }
     }
-    let (_, path) = files.into_iter().max().ok_or("there is no slots_N.old.ads in the directory")?;
+    let (_, path) = files
+        .into_iter()
+        .max()
+        .ok_or("there is no slots_N.old.ads in the directory")?;
     let text = fs::read_to_string(path)?;
-    Ok(text.split("\n\n").filter(|ad| !ad.trim().is_empty()).map(ClassAd::parse_old).collect::<Result<_, _>>()?)
+    Ok(text
+        .split("\n\n")
+        .filter(|ad| !ad.trim().is_empty())
+        .map(ClassAd::parse_old)
+        .collect::<Result<_, _>>()?)
 }
 
 /// Resident memory of this process in bytes.
 fn resident() -> Option<usize> {
     let status = fs::read_to_string("/proc/self/statm").ok()?;
-    status.split_whitespace().nth(1)?.parse::<usize>().ok().map(|pages| pages * 4096)
+    status
+        .split_whitespace()
+        .nth(1)?
+        .parse::<usize>()
+        .ok()
+        .map(|pages| pages * 4096)
 }
 
 /// One job or 22 against thousands of slots.
 fn many(options: &Options) -> Result<(), Box<dyn Error>> {
-    if !["match", "filter", "memory"].iter().any(|kind| kind.starts_with(&options.only) || options.only.starts_with(kind)) {
+    if !["match", "filter", "memory"]
+        .iter()
+        .any(|kind| kind.starts_with(&options.only) || options.only.starts_with(kind))
+    {
         return Ok(());
     }
     let jobs = jobs(options)?;
     let before = resident();
     let slots = slots(&options.dir)?;
     if let (Some(before), Some(after), true) = (before, resident(), options.wants("memory.slot")) {
-        println!("{{\"name\":\"memory.slot\",\"bytes_per_ad\":{},\"ads\":{}}}", (after - before) / slots.len(), slots.len());
+        println!(
+            "{{\"name\":\"memory.slot\",\"bytes_per_ad\":{},\"ads\":{}}}",
+            (after - before) / slots.len(),
+            slots.len()
+        );
     }
     let job = jobs.first().ok_or("there are no jobs")?;
     let count = |job: &ClassAd| slots.iter().filter(|slot| is_match(job, slot)).count() as i64;
     options.run("match.1xN.is_a_match", slots.len(), || count(job));
     options.run("match.1xN.left_fixed", slots.len(), || count(job));
-    options.run("match.22xN.left_fixed", slots.len() * jobs.len(), || jobs.iter().map(count).sum());
+    options.run("match.22xN.left_fixed", slots.len() * jobs.len(), || {
+        jobs.iter().map(count).sum()
+    });
     options.run("match.1xN.rank_best", slots.len(), || {
         let mut best = (f64::NEG_INFINITY, -1);
         for (index, slot) in slots.iter().enumerate() {
@@ -194,16 +247,26 @@ fn many(options: &Options) -> Result<(), Box<dyn Error>> {
             prepared.iter().filter(|slot| job.is_match(slot)).count() as i64
         };
         options.run("match.1xN.negotiator_opt", slots.len(), || count(job));
-        options.run("match.22xN.negotiator_opt", slots.len() * jobs.len(), || jobs.iter().map(count).sum());
+        options.run(
+            "match.22xN.negotiator_opt",
+            slots.len() * jobs.len(),
+            || jobs.iter().map(count).sum(),
+        );
     }
     for (name, text) in [
         ("filter.N.compare", "Memory >= 4096 && Cpus >= 2"),
-        ("filter.N.stringlist", "stringListMember(\"LIGO\", GLIDEIN_SupportedVOs)"),
+        (
+            "filter.N.stringlist",
+            "stringListMember(\"LIGO\", GLIDEIN_SupportedVOs)",
+        ),
         ("filter.N.regexp", "regexp(\"^slot1_[0-9]+@\", Name)"),
     ] {
         let expr = Expr::parse(text)?;
         options.run(name, slots.len(), || {
-            slots.iter().filter(|slot| slot.evaluate_expr(&expr).truth() == Some(true)).count() as i64
+            slots
+                .iter()
+                .filter(|slot| slot.evaluate_expr(&expr).truth() == Some(true))
+                .count() as i64
         });
     }
     Ok(())

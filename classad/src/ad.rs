@@ -183,7 +183,10 @@ impl ClassAd {
     /// The attributes of the ad itself, in the order in which they are printed.
     pub fn iter(&self) -> impl Iterator<Item = (Cow<'static, str>, ExprRef<'_>)> {
         self.arena.root.in_order().map(|(attribute, value)| {
-            let expr = ExprRef { arena: &self.arena, value };
+            let expr = ExprRef {
+                arena: &self.arena,
+                value,
+            };
             (String::from_utf8_lossy(attribute.name), expr)
         })
     }

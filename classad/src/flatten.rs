@@ -7,7 +7,7 @@ use crate::ad::{ClassAd, Expr};
 use crate::builtins::Kind;
 use crate::eval::lookup::Found;
 use crate::eval::{At, Depth, Items, LEFT, Machine, NOWHERE, Place, Stop, Unit, Val, ops};
-use crate::name::Name;
+use crate::name::{self, Name};
 use crate::tree::{AdId, Arena, Node, NodeId, Op, Table, tag};
 use crate::value::Value;
 
@@ -58,7 +58,10 @@ impl ClassAd {
             unit,
             ..machine.at(LEFT)
         };
-        let flattener = Flattener { machine: &machine, mode };
+        let flattener = Flattener {
+            machine: &machine,
+            mode,
+        };
         match flattener.value(&at, expr.value, Depth::full()) {
             Err(Stop) => Flat::Value(Value::Error),
             Ok(Out {
@@ -93,10 +96,26 @@ impl ClassAd {
     pub(crate) fn prepare(&self, key: u32) -> Option<Expr> {
         let expr = self.get_key(key)?.to_expr();
         let machine = Machine::single(self);
-        let unit = machine.add_unit(Unit { arena: &expr.arena, top: 0, owner: LEFT, chain: None, bare: true });
-        let at = At { arena: &expr.arena, unit, ..machine.at(LEFT) };
-        let flattener = Flattener { machine: &machine, mode: Mode::Exact };
-        let tree = flattener.value(&at, expr.value, Depth::full()).and_then(Out::whole).ok()?;
+        let unit = machine.add_unit(Unit {
+            arena: &expr.arena,
+            top: 0,
+            owner: LEFT,
+            chain: None,
+            bare: true,
+        });
+        let at = At {
+            arena: &expr.arena,
+            unit,
+            ..machine.at(LEFT)
+        };
+        let flattener = Flattener {
+            machine: &machine,
+            mode: Mode::Exact,
+        };
+        let tree = flattener
+            .value(&at, expr.value, Depth::full())
+            .and_then(Out::whole)
+            .ok()?;
         let mut arena = Arena::default();
         flattener.emit(&mut arena, &tree, 0);
         // Doubling attributes are better left as they are.
@@ -204,7 +223,9 @@ impl<'a> Flattener<'a> {
             tag::BINARY if self.mode == Mode::Exact && matches!(node.op(), Op::And | Op::Or) => {
                 self.logical(at, id, node, depth)
             }
-            tag::BINARY if self.mode == Mode::Exact => self.binary(at, id, node.op(), node.high(), depth),
+            tag::BINARY if self.mode == Mode::Exact => {
+                self.binary(at, id, node.op(), node.high(), depth)
+            }
             tag::BINARY => match node.op() {
                 Op::Add | Op::Mul | Op::Or | Op::And | Op::BitOr | Op::BitXor | Op::BitAnd => {
                     self.commutative(at, id, node, depth, split)
@@ -214,7 +235,9 @@ impl<'a> Flattener<'a> {
             tag::COND => self.conditional(at, id, node, depth),
             tag::CALL => self.call(at, id, node, depth),
             // Elements are evaluated in other places, too.
-            tag::LIST | tag::AD if self.mode == Mode::Exact => Ok(Out::tree(Tree::Copy(at.unit, id))),
+            tag::LIST | tag::AD if self.mode == Mode::Exact => {
+                Ok(Out::tree(Tree::Copy(at.unit, id)))
+            }
             tag::LIST => {
                 let mut items = Vec::new();
                 for &item in at.arena.children(node) {
@@ -230,6 +253,20 @@ impl<'a> Flattener<'a> {
     fn reference(&self, at: &At<'_, 'a>, id: NodeId, node: Node, depth: Depth) -> Flattened<'a> {
         let machine = self.machine;
         let copy = || Out::tree(Tree::Copy(at.unit, id));
+        if self.mode == Mode::Exact {
+            // In a match, the outermost ad is another one, and so is what leads to it.
+            let plain = match node.tag() {
+                tag::ATTR => true,
+                tag::SELECT => {
+                    let base = at.arena.node(id - 1);
+                    base.tag() == tag::ATTR && matches!(base.name().key(), name::MY | name::SELF)
+                }
+                _ => false,
+            };
+            if !plain {
+                return Ok(copy());
+            }
+        }
         let found = match node.tag() {
             tag::ATTR => machine.find_bare(at, node.name()),
             tag::ABSOLUTE if at.root == NOWHERE => return Err(Stop),
@@ -253,6 +290,7 @@ impl<'a> Flattener<'a> {
                 })
             }
             Found::Undefined => Ok(copy()),
+            Found::Ad(_) if self.mode == Mode::Exact => Ok(copy()),
             Found::Ad(place) => {
                 at.place.set(place);
                 Ok(copy())
@@ -266,7 +304,9 @@ impl<'a> Flattener<'a> {
                 value,
             } => {
                 if value.tag() == tag::LINK && arena.node(value.high()).tag() == tag::AD {
-                    at.place.set(place);
+                    if self.mode != Mode::Exact {
+                        at.place.set(place);
+                    }
                     return Ok(copy());
                 }
                 // What names mean in an inner ad they need not mean outside of it.
@@ -331,17 +371,38 @@ impl<'a> Flattener<'a> {
         let op = node.op();
         let deciding = op == Op::Or;
         let left = self.flatten(at, node.high(), depth, false)?;
-        if left.tree.is_none() {
-            if matches!(left.value, Val::Error) || ops::truth(left.value) == Some(deciding) {
-                return Ok(Out::value(ops::binary(op, left.value, Val::Undefined)));
-            }
+        let decided = matches!(left.value, Val::Error) || ops::truth(left.value) == Some(deciding);
+        if left.tree.is_none() && decided {
+            return Ok(Out::value(ops::binary(op, left.value, Val::Undefined)));
         }
         let right = self.flatten(at, id - 1, depth, false)?;
-        let neutral = |side: &Out<'a>| side.tree.is_none() && ops::truth(side.value) == Some(!deciding);
+        let neutral =
+            |side: &Out<'a>| side.tree.is_none() && ops::truth(side.value) == Some(!deciding);
         Ok(match (left, right) {
-            (Out { tree: None, value: l, .. }, Out { tree: None, value: r, .. }) => Out::value(ops::binary(op, l, r)),
-            (left, Out { tree: Some(right), .. }) if neutral(&left) && right.is_truth() => Out::tree(right),
-            (Out { tree: Some(left), .. }, right) if neutral(&right) && left.is_truth() => Out::tree(left),
+            (
+                Out {
+                    tree: None,
+                    value: l,
+                    ..
+                },
+                Out {
+                    tree: None,
+                    value: r,
+                    ..
+                },
+            ) => Out::value(ops::binary(op, l, r)),
+            (
+                left,
+                Out {
+                    tree: Some(right), ..
+                },
+            ) if neutral(&left) && right.is_truth() => Out::tree(right),
+            (
+                Out {
+                    tree: Some(left), ..
+                },
+                right,
+            ) if neutral(&right) && left.is_truth() => Out::tree(left),
             (left, right) => Out::tree(Tree::binary(op, left.whole()?, right.whole()?)),
         })
     }
@@ -435,7 +496,10 @@ impl<'a> Flattener<'a> {
         if fold {
             let value = self.machine.eval(at, id, depth)?;
             // Lists and ads are left to be made where they are needed.
-            if !matches!(value, Val::List(..) | Val::Made(_) | Val::Shared(_) | Val::Ad(_) | Val::Rel(_)) {
+            if !matches!(
+                value,
+                Val::List(..) | Val::Made(_) | Val::Shared(_) | Val::Ad(_) | Val::Rel(_)
+            ) {
                 return Ok(Out::value(value));
             }
         }

@@ -46,7 +46,8 @@ pub fn matches(left: &ClassAd, right: &ClassAd) -> MatchResult {
     let left_requirements = evaluate(LEFT, name::REQUIREMENTS);
     let right_requirements = evaluate(RIGHT, name::REQUIREMENTS);
     MatchResult {
-        symmetric: left_requirements.truth() == Some(true) && right_requirements.truth() == Some(true),
+        symmetric: left_requirements.truth() == Some(true)
+            && right_requirements.truth() == Some(true),
         left_requirements,
         right_requirements,
         left_rank: evaluate(LEFT, name::RANK),
@@ -59,7 +60,8 @@ pub fn is_match(left: &ClassAd, right: &ClassAd) -> bool {
     let machine = Machine::pair(left, right);
     // As in the library's match ad, these are two levels deep, and the right ad is asked first.
     let depth = Depth::full().deeper();
-    let holds = |place| ops::truth(machine.evaluate_own(place, name::REQUIREMENTS, depth)) == Some(true);
+    let holds =
+        |place| ops::truth(machine.evaluate_own(place, name::REQUIREMENTS, depth)) == Some(true);
     holds(RIGHT) && holds(LEFT)
 }
 

@@ -261,7 +261,7 @@ fn hexadecimal(text: &[u8]) -> Option<(f64, usize)> {
 
 /// The conversion from double to 64-bit integer as x86 does it: what does not fit is the smallest integer.
 pub(crate) fn to_int(value: f64) -> i64 {
-    if value >= -9_223_372_036_854_775_808.0 && value < 9_223_372_036_854_775_808.0 {
+    if (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&value) {
         value as i64
     } else {
         i64::MIN

@@ -18,7 +18,11 @@ pub(crate) const MAX_TEXT: usize = 64 << 20;
 
 /// Text that is not an expression or an ad: where, what was expected, and what was there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ParseError {
+pub struct ParseError(Box<Detail>);
+
+// Behind a pointer, because every level of the parser hands its result through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Detail {
     line: u32,
     column: u32,
     expected: &'static str,
@@ -28,22 +32,22 @@ pub struct ParseError {
 impl ParseError {
     /// The line, counted from 1.
     pub fn line(&self) -> u32 {
-        self.line
+        self.0.line
     }
 
     /// The byte in the line, counted from 1.
     pub fn column(&self) -> u32 {
-        self.column
+        self.0.column
     }
 
     /// What could have stood there.
     pub fn expected(&self) -> &str {
-        self.expected
+        self.0.expected
     }
 
     /// What stood there instead, shortened.
     pub fn found(&self) -> &str {
-        &self.found
+        &self.0.found
     }
 
     pub(crate) fn at(src: &[u8], pos: usize, expected: &'static str) -> ParseError {
@@ -67,39 +71,42 @@ impl ParseError {
             [] => "the end of the line".to_owned(),
             some => format!("`{}`", String::from_utf8_lossy(some)),
         };
-        ParseError {
+        ParseError(Box::new(Detail {
             line,
             column,
             expected,
             found,
-        }
+        }))
     }
 
     /// The error of a piece whose place in the text is not known: only what is wrong with it is kept.
-    pub(crate) fn because(self, inner: ParseError) -> ParseError {
-        ParseError {
-            expected: inner.expected,
-            found: inner.found,
-            ..self
-        }
+    pub(crate) fn because(mut self, inner: ParseError) -> ParseError {
+        self.0.expected = inner.0.expected;
+        self.0.found = inner.0.found;
+        self
     }
 
     /// Moves the error to where the parsed piece lies in the whole text.
     fn within(mut self, line: u32, column: u32) -> ParseError {
-        if self.line == 1 {
-            self.column += column;
+        if self.0.line == 1 {
+            self.0.column += column;
         }
-        self.line += line;
+        self.0.line += line;
         self
     }
 }
 
 impl fmt::Display for ParseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Detail {
+            line,
+            column,
+            expected,
+            found,
+        } = &*self.0;
         write!(
             f,
-            "line {}, column {}: expected {}, found {}",
-            self.line, self.column, self.expected, self.found
+            "line {line}, column {column}: expected {expected}, found {found}"
         )
     }
 }
@@ -452,6 +459,7 @@ fn check_size(src: &[u8]) -> Result<()> {
 pub(crate) fn expression(src: &[u8], old: bool) -> Result<(Arena, Node)> {
     check_size(src)?;
     let mut parser = Parser::new(src, old);
+    parser.arena.nodes.reserve(src.len().min(1 << 20) / 8);
     parser.advance();
     parser.expression()?;
     parser.end()?;

@@ -29,7 +29,11 @@ pub struct Prepared<'a> {
 impl<'a> Prepared<'a> {
     /// Evaluates what does not depend on the other ad.
     pub fn new(ad: &'a ClassAd) -> Prepared<'a> {
-        Prepared { ad, requirements: ad.prepare(name::REQUIREMENTS), rank: ad.prepare(name::RANK) }
+        Prepared {
+            ad,
+            requirements: ad.prepare(name::REQUIREMENTS),
+            rank: ad.prepare(name::RANK),
+        }
     }
 
     /// The ad.
@@ -63,7 +67,12 @@ impl<'a> Prepared<'a> {
     }
 }
 
-fn evaluate<'m>(machine: &'m Machine<'m>, place: Place, key: u32, prepared: Option<&'m Expr>) -> Val<'m> {
+fn evaluate<'m>(
+    machine: &'m Machine<'m>,
+    place: Place,
+    key: u32,
+    prepared: Option<&'m Expr>,
+) -> Val<'m> {
     match prepared {
         Some(expr) => machine.evaluate_prepared(place, &expr.arena, expr.value),
         None => machine.evaluate_own(place, key, Depth::full().deeper()),

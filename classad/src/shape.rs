@@ -41,7 +41,11 @@ pub(crate) struct Printed {
 impl Clone for Shape {
     fn clone(&self) -> Shape {
         // Copied to be changed, so the order is not worth copying.
-        Shape { names: self.names.clone(), index: self.index.clone(), order: OnceLock::new() }
+        Shape {
+            names: self.names.clone(),
+            index: self.index.clone(),
+            order: OnceLock::new(),
+        }
     }
 }
 
@@ -70,7 +74,10 @@ impl Shape {
             {
                 return Arc::clone(shape);
             }
-            let mut shape = Shape { names: names.to_vec(), ..Shape::default() };
+            let mut shape = Shape {
+                names: names.to_vec(),
+                ..Shape::default()
+            };
             shape.reindex();
             let shape = Arc::new(shape);
             if known.len() >= REMEMBERED {
@@ -154,7 +161,14 @@ impl Shape {
                 let mut all: Vec<(u64, Printed)> = Vec::with_capacity(self.names.len());
                 for (place, &raw) in self.names.iter().enumerate() {
                     let (name, order) = lookup(Name::from_raw(raw));
-                    all.push((order, Printed { name, place: place as u32, plain: is_plain(name) }));
+                    all.push((
+                        order,
+                        Printed {
+                            name,
+                            place: place as u32,
+                            plain: is_plain(name),
+                        },
+                    ));
                 }
                 all.sort_unstable_by(|a, b| print_order((a.1.name, a.0), (b.1.name, b.0)));
                 all.into_iter().map(|(_, printed)| printed).collect()

@@ -204,12 +204,20 @@ impl Default for Table {
 impl Table {
     /// An empty table of an ad that is written in another one.
     pub(crate) fn within(parent: AdId) -> Table {
-        Table { parent, shape: Shape::empty(), values: Vec::new() }
+        Table {
+            parent,
+            shape: Shape::empty(),
+            values: Vec::new(),
+        }
     }
 
     /// The same attributes with other values.
     pub(crate) fn with_values(&self, parent: AdId, values: Vec<Node>) -> Table {
-        Table { parent, shape: Arc::clone(&self.shape), values }
+        Table {
+            parent,
+            shape: Arc::clone(&self.shape),
+            values,
+        }
     }
 
     #[inline]
@@ -227,13 +235,20 @@ impl Table {
     }
 
     /// Names and values in the order in which they are printed.
-    pub(crate) fn in_order(&self) -> impl DoubleEndedIterator<Item = (Printed, Node)> + ExactSizeIterator {
-        self.shape.order().iter().map(|printed| (*printed, self.values[printed.place as usize]))
+    pub(crate) fn in_order(
+        &self,
+    ) -> impl DoubleEndedIterator<Item = (Printed, Node)> + ExactSizeIterator {
+        self.shape
+            .order()
+            .iter()
+            .map(|printed| (*printed, self.values[printed.place as usize]))
     }
 
     #[inline]
     pub(crate) fn get(&self, key: u32) -> Option<Node> {
-        self.shape.find(key).and_then(|at| self.values.get(at).copied())
+        self.shape
+            .find(key)
+            .and_then(|at| self.values.get(at).copied())
     }
 
     /// Sets an attribute; gives back its old value.
@@ -513,8 +528,7 @@ impl Arena {
                         })
                         .collect();
                     let id = new_ad(node.high());
-                    self.nested[id as usize - 1] =
-                        table.with_values(new_ad(table.parent), values);
+                    self.nested[id as usize - 1] = table.with_values(new_ad(table.parent), values);
                     Node::new(tag::AD, 0, id)
                 }
                 _ => self.copy_literal(from, node),

@@ -6,7 +6,7 @@ use crate::name::Name;
 use crate::number;
 use crate::shape::Printed;
 use crate::time;
-use crate::tree::{AdId, Arena, Node, NodeId, Op, Table, tag};
+use crate::tree::{AdId, Arena, Node, NodeId, Op, tag};
 
 /// The ways to print an expression.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,7 +62,13 @@ pub(crate) fn ad(out: &mut Vec<u8>, arena: &Arena, id: AdId, syntax: Syntax) {
 pub(crate) fn old_ad(out: &mut Vec<u8>, arena: &Arena) {
     let root = &arena.root;
     out.reserve(root.len() * 24 + arena.text.len() + arena.nodes.len() * 8);
-    let mut printer = Printer { out, arena, syntax: Syntax::Old, todo: Vec::new(), indent: 0 };
+    let mut printer = Printer {
+        out,
+        arena,
+        syntax: Syntax::Old,
+        todo: Vec::new(),
+        indent: 0,
+    };
     for (attribute, value) in root.in_order() {
         attribute_name(printer.out, attribute);
         if value.is_literal() {
@@ -230,9 +236,8 @@ impl Printer<'_> {
         }
         // Most attributes are literals, which need not wait their turn.
         let table = self.arena.table(id);
-        let mut attributes = table.in_order().enumerate();
         let mut rest = table.len();
-        while let Some((i, (attribute, value))) = attributes.next() {
+        for (i, (attribute, value)) in table.in_order().enumerate() {
             if !value.is_literal() {
                 rest = i;
                 break;

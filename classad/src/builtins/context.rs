@@ -246,7 +246,7 @@ impl<'a> Target<'_, 'a> {
                 unit: at.unit,
                 ad: self.value.high(),
             })),
-            _ => machine.value(&at, self.value, c.depth.deeper()),
+            _ => machine.value(&at, self.value, c.depth.deeper().frame(8)?),
         }
     }
 }

@@ -61,9 +61,7 @@ pub(super) fn size<'a>(c: &Call<'_, 'a>) -> Ev<'a> {
     Ok(match value {
         Val::Undefined => Val::Undefined,
         Val::Str(text) => Val::Int(text.len() as i64),
-        Val::Ad(place) => {
-            Val::Int(c.machine.unit(place.unit).arena.table(place.ad).len() as i64)
-        }
+        Val::Ad(place) => Val::Int(c.machine.unit(place.unit).arena.table(place.ad).len() as i64),
         _ => c
             .machine
             .items(value)

@@ -232,10 +232,13 @@ pub(crate) enum Kind {
 pub(crate) fn kind(node: Node) -> Kind {
     match NAMES.get(node.low() as usize).copied() {
         Some("ifThenElse") => Kind::Choice,
-        Some("eval" | "evalInEachContext" | "countMatches" | "unparse" | "unresolved") => Kind::Context,
-        Some("time" | "currentTime" | "dayTime" | "timeZoneOffset" | "random" | "formatTime" | "absTime" | "debug") => {
-            Kind::Changing
+        Some("eval" | "evalInEachContext" | "countMatches" | "unparse" | "unresolved") => {
+            Kind::Context
         }
+        Some(
+            "time" | "currentTime" | "dayTime" | "timeZoneOffset" | "random" | "formatTime"
+            | "absTime" | "debug",
+        ) => Kind::Changing,
         Some(_) => Kind::Pure,
         None => Kind::Context,
     }

@@ -10,6 +10,8 @@ use crate::regex::Set;
 const DELIMITERS: &[u8] = b", ";
 const MEMBER_DELIMITERS: &[u8] = b", \t\r\n";
 
+type ListAndDelimiters<'a> = (&'a [u8], &'a [u8]);
+
 fn is_space(byte: u8) -> bool {
     byte == b' ' || (9..=13).contains(&byte)
 }
@@ -37,7 +39,7 @@ pub(super) fn tokens<'t>(text: &'t [u8], delimiters: &[u8]) -> impl Iterator<Ite
 
 impl<'a> Call<'_, 'a> {
     /// A list and its delimiters, for functions that take just these.
-    fn list_and_delimiters(&self) -> Result<Option<(&'a [u8], &'a [u8])>, crate::eval::Stop> {
+    fn list_and_delimiters(&self) -> Result<Option<ListAndDelimiters<'a>>, crate::eval::Stop> {
         if !matches!(self.args.len(), 1 | 2) {
             return Ok(None);
         }

@@ -58,7 +58,7 @@ pub(crate) fn surroundings() -> &'static [Arena; 3] {
 
 impl<'a> Machine<'a> {
     /// The ad around an ad.
-        fn parent(&self, place: Place) -> Place {
+    fn parent(&self, place: Place) -> Place {
         if place == NOWHERE {
             return NOWHERE;
         }
@@ -190,7 +190,10 @@ impl<'a> Machine<'a> {
             if let Some(value) = unit.arena.root.get(key) {
                 return self.attribute_value(at, unit.arena, place, value, depth);
             }
-            let other = Place { unit: 1 - place.unit, ad: 0 };
+            let other = Place {
+                unit: 1 - place.unit,
+                ad: 0,
+            };
             let unit = &self.first[other.unit as usize];
             return match unit.arena.root.get(key) {
                 Some(value) => self.attribute_value(at, unit.arena, other, value, depth),
@@ -218,8 +221,15 @@ impl<'a> Machine<'a> {
             self.charge(1)?;
             return Ok(super::literal(arena, value));
         }
-        self.enter(at, (arena, place.unit), place, value.high(), depth, Machine::eval)
-            .unwrap_or(Ok(Val::Undefined))
+        self.enter(
+            at,
+            (arena, place.unit),
+            place,
+            value.high(),
+            depth,
+            Machine::eval,
+        )
+        .unwrap_or(Ok(Val::Undefined))
     }
 
     /// Evaluates the expression of an attribute in its ad; `None` if that is what is being evaluated already.
@@ -240,9 +250,20 @@ impl<'a> Machine<'a> {
             }
             active = above.up;
         }
-        let here = Active { unit, node, up: at.active };
+        let here = Active {
+            unit,
+            node,
+            up: at.active,
+        };
         let place = Cell::new(place);
-        let inner = At { arena, unit, place, root: at.root, active: Some(&here), context: at.context };
+        let inner = At {
+            arena,
+            unit,
+            place,
+            root: at.root,
+            active: Some(&here),
+            context: at.context,
+        };
         Some(evaluate(self, &inner, node, depth.deeper()))
     }
 
@@ -388,7 +409,15 @@ impl<'a> Machine<'a> {
             Val::List(unit, id) => {
                 let known = self.unit(unit);
                 let top = known.arena.list_scope(known.arena.node(id));
-                Val::List(self.add_unit(Unit { top, owner: NOWHERE, bare: true, ..*known }), id)
+                Val::List(
+                    self.add_unit(Unit {
+                        top,
+                        owner: NOWHERE,
+                        bare: true,
+                        ..*known
+                    }),
+                    id,
+                )
             }
             other => other,
         }
@@ -397,7 +426,11 @@ impl<'a> Machine<'a> {
     /// The same ad with nothing around it: the library copies ads that it selects from lists.
     pub(crate) fn orphan(&self, place: Place) -> Place {
         let unit = self.unit(place.unit);
-        let unit = self.add_unit(Unit { top: place.ad, owner: NOWHERE, ..*unit });
+        let unit = self.add_unit(Unit {
+            top: place.ad,
+            owner: NOWHERE,
+            ..*unit
+        });
         Place { unit, ad: place.ad }
     }
 }

@@ -31,7 +31,7 @@ pub(crate) const MAX_DEPTH: i32 = 400;
 /// The library's limit on evaluated nodes.
 const MAX_STEPS: i64 = 10_000_000;
 /// Levels of recursion of any kind; what fits into a stack of 2 MiB without optimization.
-pub(crate) const MAX_FRAMES: i32 = 1000;
+pub(crate) const MAX_FRAMES: i32 = 700;
 /// Bytes of strings and elements of lists (as many bytes as they take) that an evaluation may make.
 const MAX_BYTES: usize = 64 << 20;
 /// Levels of lists in a result: a list can contain itself.
@@ -138,8 +138,11 @@ impl Depth {
         }
     }
 
-        fn higher(self) -> Depth {
-        Depth { left: self.left + 1, ..self }
+    fn higher(self) -> Depth {
+        Depth {
+            left: self.left + 1,
+            ..self
+        }
     }
 
     /// Takes so many levels of recursion.
@@ -330,13 +333,8 @@ impl<'a> Machine<'a> {
             tag::BINARY | tag::CALL | tag::SELECT | tag::UNARY | tag::COND | tag::ABSOLUTE => {}
             _ => return Ok(literal(at.arena, node)),
         }
-        let depth = Depth {
-            frames: depth.frames - 1,
-            ..depth
-        };
-        if depth.frames < 0 {
-            return Err(Stop);
-        }
+        // A call is two functions deep.
+        let depth = depth.frame(if node.tag() == tag::CALL { 2 } else { 1 })?;
         match node.tag() {
             tag::BINARY => self.binary(at, id, node, depth),
             tag::CALL => builtins::call(self, at, node, depth),
@@ -577,10 +575,17 @@ impl<'a> Machine<'a> {
     /// The start of an evaluation in an ad.
     pub(crate) fn at(&self, place: Place) -> At<'static, 'a> {
         if place == NOWHERE {
-            return At { place: Cell::new(NOWHERE), root: NOWHERE, ..self.at(LEFT) };
+            return At {
+                place: Cell::new(NOWHERE),
+                root: NOWHERE,
+                ..self.at(LEFT)
+            };
         }
         let arena = self.unit(place.unit).arena;
-        At { arena, unit: place.unit, place: Cell::new(place),
+        At {
+            arena,
+            unit: place.unit,
+            place: Cell::new(place),
             root: self.outermost(place),
             active: None,
             context: None,
@@ -592,7 +597,8 @@ impl<'a> Machine<'a> {
         let at = self.at(place);
         let found = self.find(&at, place, name);
         // The attribute itself is not a level of its own here.
-        self.found(&at, found, Depth::full().higher()).unwrap_or(Val::Error)
+        self.found(&at, found, Depth::full().higher())
+            .unwrap_or(Val::Error)
     }
 
     /// Evaluates an attribute that the ad itself has.
@@ -601,11 +607,17 @@ impl<'a> Machine<'a> {
         let Some(found) = self.own(place, key) else {
             return Val::Undefined;
         };
-        self.found(&self.at(place), found, depth).unwrap_or(Val::Error)
+        self.found(&self.at(place), found, depth)
+            .unwrap_or(Val::Error)
     }
 
     /// Evaluates an expression of one of the two ads; only where it holds lists or ads does it need a unit.
-    pub(crate) fn evaluate_prepared(&'a self, place: Place, arena: &'a Arena, value: Node) -> Val<'a> {
+    pub(crate) fn evaluate_prepared(
+        &'a self,
+        place: Place,
+        arena: &'a Arena,
+        value: Node,
+    ) -> Val<'a> {
         if value.is_literal() {
             return literal(arena, value);
         }

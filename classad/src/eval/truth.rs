@@ -69,12 +69,16 @@ impl<'a> Machine<'a> {
     pub(crate) fn truth(&'a self, at: &At<'_, 'a>, id: NodeId, depth: Depth) -> Truth {
         let node = at.arena.node(id);
         match node.tag() {
-            tag::BINARY if (node.op() as u8) <= Op::Isnt as u8 || matches!(node.op(), Op::And | Op::Or) => {}
+            tag::BINARY
+                if (node.op() as u8) <= Op::Isnt as u8 || matches!(node.op(), Op::And | Op::Or) => {
+            }
             tag::UNARY if matches!(node.op(), Op::Not | Op::Parens) => {}
             tag::ATTR => return self.truth_of_name(at, id, node, depth),
             _ => return Truth::of_value(&self.eval(at, id, depth)),
         }
-        let Ok(depth) = depth.frame(1) else { return Truth::Stop };
+        let Ok(depth) = depth.frame(1) else {
+            return Truth::Stop;
+        };
         if self.charge(1).is_err() || depth.left <= 0 {
             return Truth::Stop;
         }
@@ -83,7 +87,11 @@ impl<'a> Machine<'a> {
             Op::Parens => self.truth(at, id - 1, inner),
             Op::Not => self.truth(at, id - 1, inner).not(),
             Op::And | Op::Or => {
-                let deciding = if node.op() == Op::Or { Truth::True } else { Truth::False };
+                let deciding = if node.op() == Op::Or {
+                    Truth::True
+                } else {
+                    Truth::False
+                };
                 let left = self.truth(at, node.high(), inner);
                 if left == deciding || matches!(left, Truth::Error | Truth::Stop) {
                     return left;
@@ -92,7 +100,9 @@ impl<'a> Machine<'a> {
                 match (left, right) {
                     (_, Truth::Stop) => Truth::Stop,
                     (Truth::Other, _) | (_, Truth::Other) => Truth::Error,
-                    (Truth::Undefined, right) if right == deciding || right == Truth::Error => right,
+                    (Truth::Undefined, right) if right == deciding || right == Truth::Error => {
+                        right
+                    }
                     (Truth::Undefined, _) => Truth::Undefined,
                     (_, right) => right,
                 }
@@ -104,10 +114,19 @@ impl<'a> Machine<'a> {
     /// An attribute that is a literal, or a condition itself.
     fn truth_of_name(&'a self, at: &At<'_, 'a>, id: NodeId, node: Node, depth: Depth) -> Truth {
         let place = at.place.get();
-        let plain = place.ad == 0 && place.unit < 2 && self.plain && node.name().key() >= name::FIRST_ORDINARY;
+        let plain = place.ad == 0
+            && place.unit < 2
+            && self.plain
+            && node.name().key() >= name::FIRST_ORDINARY;
         let own = &self.first[place.unit as usize & 1];
-        let value = if plain { own.arena.root.get(node.name().key()) } else { None };
-        let Some(value) = value else { return Truth::of_value(&self.eval(at, id, depth)) };
+        let value = if plain {
+            own.arena.root.get(node.name().key())
+        } else {
+            None
+        };
+        let Some(value) = value else {
+            return Truth::of_value(&self.eval(at, id, depth));
+        };
         match value.tag() {
             tag::TRUE | tag::FALSE if depth.left > 0 => match self.charge(2) {
                 Ok(()) => Truth::of(value.tag() == tag::TRUE),
@@ -115,9 +134,14 @@ impl<'a> Machine<'a> {
             },
             tag::LINK if depth.left > 0 && self.charge(1).is_ok() => {
                 let unit = place.unit;
-                self.enter(at, (own.arena, unit), place, value.high(), depth, |machine, at, id, depth| {
-                    machine.truth(at, id, depth)
-                })
+                self.enter(
+                    at,
+                    (own.arena, unit),
+                    place,
+                    value.high(),
+                    depth,
+                    |machine, at, id, depth| machine.truth(at, id, depth),
+                )
                 .unwrap_or(Truth::Undefined)
             }
             _ => Truth::of_value(&self.eval(at, id, depth)),

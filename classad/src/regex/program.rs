@@ -101,9 +101,14 @@ fn starts(tree: &Tree, set: &mut Set) -> bool {
             true
         }
         Tree::Concat(items) => items.iter().any(|item| starts(item, set)),
-        Tree::Either(items) => items
-            .iter()
-            .fold(true, |all, item| starts(item, set) && all),
+        Tree::Either(items) => {
+            // All of them count, whatever the first one is.
+            let mut all = true;
+            for item in items {
+                all &= starts(item, set);
+            }
+            all
+        }
         Tree::Capture(_, item) | Tree::Atomic(item) => starts(item, set),
         Tree::Repeat { item, min, .. } => starts(item, set) && *min > 0,
         Tree::Place(_) | Tree::Look { .. } | Tree::Keep => false,

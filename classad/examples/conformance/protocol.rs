@@ -1,36 +1,14 @@
-//! Speaks the conformance line protocol: one JSON request per line in, one JSON reply per line out.
-//!
-//! `run_conformance.py --cases FILE -- target/release/examples/conformance`
-
-use std::io::{self, BufRead, Write};
+//! What the line protocol asks and how it is answered. Used by the example and by the test of the committed cases.
+#![allow(
+    unreachable_pub,
+    reason = "compiled into two crates, of which neither has a public interface"
+)]
 
 use classad::{ClassAd, Expr, ParseError, Scope, Value, matches};
 use serde_json::{Value as Json, json};
 
-fn main() -> io::Result<()> {
-    let stdin = io::stdin();
-    let mut stdout = io::stdout();
-    for line in stdin.lock().lines() {
-        let line = line?;
-        if line.trim().is_empty() {
-            continue;
-        }
-        // A thread with the default stack, to show that this is enough.
-        let reply = std::thread::Builder::new()
-            .stack_size(2 << 20)
-            .spawn(move || reply(&line))
-            .and_then(|thread| {
-                thread
-                    .join()
-                    .map_err(|_| io::Error::other("the evaluation panicked"))
-            })?;
-        writeln!(stdout, "{reply}")?;
-        stdout.flush()?;
-    }
-    Ok(())
-}
-
-fn reply(line: &str) -> Json {
+/// Answers one line.
+pub fn reply(line: &str) -> Json {
     let request: Json = match serde_json::from_str(line) {
         Ok(request) => request,
         Err(e) => return json!({"type": "unsupported", "value": e.to_string()}),
