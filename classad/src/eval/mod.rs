@@ -59,7 +59,8 @@ pub(crate) enum Val<'a> {
     Str(&'a [u8]),
     Abs(AbsTime),
     Rel(f64),
-    /// A list as written: its unit and node.
+    /// A list as written: its unit and node. The unit has [`DETACHED`] set if it is a copy to the library, which then is
+    /// of the type of the lists that functions make.
     List(u32, NodeId),
     /// A list made by selecting from the elements of another one.
     Made(&'a [Val<'a>]),
@@ -74,6 +75,9 @@ pub(crate) struct Place {
     pub(crate) unit: u32,
     pub(crate) ad: AdId,
 }
+
+/// Mark in the unit of a list that left its evaluation.
+pub(crate) const DETACHED: u32 = 1 << 31;
 
 /// No ad at all.
 pub(crate) const NOWHERE: Place = Place {
@@ -236,7 +240,7 @@ impl<'a> Machine<'a> {
     pub(crate) fn unit(&self, unit: u32) -> &Unit<'a> {
         match self.first.get(unit as usize) {
             Some(unit) => unit,
-            None => &self.more[unit as usize - 5],
+            None => &self.more[(unit & !DETACHED) as usize - 5],
         }
     }
 
@@ -433,6 +437,7 @@ impl<'a> Machine<'a> {
                 Ok(value.map_or(Val::Error, |value| self.detached(value)))
             }
             (Val::List(unit, id), Val::Int(index)) => {
+                let unit = unit & !DETACHED;
                 let arena = self.unit(unit).arena;
                 let node = arena.node(id);
                 // The library keeps only the low 32 bits of the index.
@@ -470,6 +475,7 @@ impl<'a> Machine<'a> {
     pub(crate) fn items(&self, list: Val<'a>) -> Option<Items<'a>> {
         match list {
             Val::List(unit, id) => {
+                let unit = unit & !DETACHED;
                 let arena = self.unit(unit).arena;
                 Some(Items::Written {
                     arena,
@@ -542,6 +548,7 @@ impl<'a> Machine<'a> {
             }
             Val::Made(items) | Val::Shared(items) => list(&mut items.iter().copied()),
             Val::List(unit, id) => {
+                let unit = unit & !DETACHED;
                 let arena = self.unit(unit).arena;
                 let node = arena.node(id);
                 let place = self.lexical(unit, arena.list_scope(node));
