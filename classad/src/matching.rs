@@ -55,7 +55,7 @@ pub fn matches(left: &ClassAd, right: &ClassAd) -> MatchResult {
     }
 }
 
-/// Whether the `Requirements` of both ads are true of each other: what [`matches`] says, at the least cost.
+/// Whether the `Requirements` of both ads are true of each other: what [`matches()`] says, at the least cost.
 pub fn is_match(left: &ClassAd, right: &ClassAd) -> bool {
     let machine = Machine::pair(left, right);
     // As in the library's match ad, these are two levels deep, and the right ad is asked first.

@@ -3,7 +3,9 @@
 use std::cell::Cell;
 use std::sync::LazyLock;
 
-use super::{Active, At, Depth, Ev, LEFT, MATCH, Machine, NOWHERE, Place, RIGHT, Stop, Unit, Val};
+use super::{
+    Active, At, DETACHED, Depth, Ev, LEFT, MATCH, Machine, NOWHERE, Place, RIGHT, Stop, Unit, Val,
+};
 use crate::name::{self, Name};
 use crate::parse;
 use crate::tree::{AdId, Arena, Node, NodeId, tag};
@@ -409,15 +411,13 @@ impl<'a> Machine<'a> {
             Val::List(unit, id) => {
                 let known = self.unit(unit);
                 let top = known.arena.list_scope(known.arena.node(id));
-                Val::List(
-                    self.add_unit(Unit {
-                        top,
-                        owner: NOWHERE,
-                        bare: true,
-                        ..*known
-                    }),
-                    id,
-                )
+                let unit = self.add_unit(Unit {
+                    top,
+                    owner: NOWHERE,
+                    bare: true,
+                    ..*known
+                });
+                Val::List(unit | DETACHED, id)
             }
             other => other,
         }

@@ -13,14 +13,17 @@
 
 pub(crate) mod lookup;
 pub(crate) mod ops;
+mod scope;
 pub(crate) mod truth;
+
+pub use scope::Scope;
 
 use std::cell::Cell;
 
 use elsa::FrozenVec;
 use truth::Truth;
 
-use crate::ad::{ClassAd, Expr};
+use crate::ad::ClassAd;
 use crate::builtins;
 use crate::name::Name;
 use crate::tree::{AdId, Arena, Node, NodeId, Op, tag};
@@ -56,7 +59,8 @@ pub(crate) enum Val<'a> {
     Str(&'a [u8]),
     Abs(AbsTime),
     Rel(f64),
-    /// A list as written: its unit and node.
+    /// A list as written: its unit and node. The unit has [`DETACHED`] set if it is a copy to the library, which then is
+    /// of the type of the lists that functions make.
     List(u32, NodeId),
     /// A list made by selecting from the elements of another one.
     Made(&'a [Val<'a>]),
@@ -71,6 +75,9 @@ pub(crate) struct Place {
     pub(crate) unit: u32,
     pub(crate) ad: AdId,
 }
+
+/// Mark in the unit of a list that left its evaluation.
+pub(crate) const DETACHED: u32 = 1 << 31;
 
 /// No ad at all.
 pub(crate) const NOWHERE: Place = Place {
@@ -233,7 +240,7 @@ impl<'a> Machine<'a> {
     pub(crate) fn unit(&self, unit: u32) -> &Unit<'a> {
         match self.first.get(unit as usize) {
             Some(unit) => unit,
-            None => &self.more[unit as usize - 5],
+            None => &self.more[(unit & !DETACHED) as usize - 5],
         }
     }
 
@@ -430,6 +437,7 @@ impl<'a> Machine<'a> {
                 Ok(value.map_or(Val::Error, |value| self.detached(value)))
             }
             (Val::List(unit, id), Val::Int(index)) => {
+                let unit = unit & !DETACHED;
                 let arena = self.unit(unit).arena;
                 let node = arena.node(id);
                 // The library keeps only the low 32 bits of the index.
@@ -467,6 +475,7 @@ impl<'a> Machine<'a> {
     pub(crate) fn items(&self, list: Val<'a>) -> Option<Items<'a>> {
         match list {
             Val::List(unit, id) => {
+                let unit = unit & !DETACHED;
                 let arena = self.unit(unit).arena;
                 Some(Items::Written {
                     arena,
@@ -539,6 +548,7 @@ impl<'a> Machine<'a> {
             }
             Val::Made(items) | Val::Shared(items) => list(&mut items.iter().copied()),
             Val::List(unit, id) => {
+                let unit = unit & !DETACHED;
                 let arena = self.unit(unit).arena;
                 let node = arena.node(id);
                 let place = self.lexical(unit, arena.list_scope(node));
@@ -686,66 +696,5 @@ pub(crate) fn literal(arena: &Arena, node: Node) -> Val<'_> {
             ad: 0,
         }),
         _ => Val::Error,
-    }
-}
-
-/// The ads that an expression is evaluated in: `MY`, and in a match `TARGET`.
-///
-/// ```
-/// use classad::{ClassAd, Expr, Scope, Value};
-///
-/// let slot = ClassAd::parse("[ Memory = 2048; Start = TARGET.RequestMemory <= MY.Memory && Owner != \"bob\" ]")?;
-/// let job = ClassAd::parse("[ RequestMemory = 1024; Owner = \"jane\" ]")?;
-/// let scope = Scope::new(&slot).target(&job);
-/// assert_eq!(scope.evaluate("Start"), Value::Bool(true));
-/// assert_eq!(scope.evaluate_expr(&Expr::parse("Memory - RequestMemory")?), Value::Int(1024));
-/// # Ok::<(), classad::ParseError>(())
-/// ```
-#[derive(Clone, Copy)]
-pub struct Scope<'a> {
-    my: &'a ClassAd,
-    target: Option<&'a ClassAd>,
-}
-
-impl<'a> Scope<'a> {
-    /// Expressions belong to `my`.
-    pub fn new(my: &'a ClassAd) -> Scope<'a> {
-        Scope { my, target: None }
-    }
-
-    /// `TARGET` is this ad, and names that `my` lacks are looked up in it.
-    pub fn target(mut self, target: &'a ClassAd) -> Scope<'a> {
-        self.target = Some(target);
-        self
-    }
-
-    fn machine(&self) -> Machine<'a> {
-        match self.target {
-            Some(target) => Machine::pair(self.my, target),
-            None => Machine::single(self.my),
-        }
-    }
-
-    /// Evaluates an attribute of `my`; a missing one is undefined.
-    pub fn evaluate(&self, name: &str) -> Value {
-        let Some(expr) = self.my.get(name) else {
-            return Value::Undefined;
-        };
-        if let Some(value) = expr
-            .literal()
-            .filter(|value| !matches!(value, Value::RelTime(_)))
-        {
-            return value;
-        }
-        let machine = self.machine();
-        let value = machine.evaluate_name(LEFT, Name::new(name.as_bytes()));
-        machine.exported(value)
-    }
-
-    /// Evaluates an expression as if it were an attribute of `my`.
-    pub fn evaluate_expr(&self, expr: &Expr) -> Value {
-        let machine = self.machine();
-        let value = machine.evaluate_expr(LEFT, &expr.arena, expr.value);
-        machine.exported(value)
     }
 }

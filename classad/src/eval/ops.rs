@@ -144,10 +144,22 @@ fn identical(left: Val<'_>, right: Val<'_>) -> Option<bool> {
         (Val::Real(l), Val::Real(r)) | (Val::Rel(l), Val::Rel(r)) => l == r,
         (Val::Str(l), Val::Str(r)) => l == r,
         (Val::Abs(l), Val::Abs(r)) => l == r,
-        (Val::Ad(_), Val::Ad(_)) | (Val::Shared(_), Val::Shared(_)) => return None,
-        (Val::List(..) | Val::Made(_), Val::List(..) | Val::Made(_)) => return None,
+        (Val::Ad(_), Val::Ad(_)) => return None,
+        _ if is_list(left) && is_list(right) && is_made(left) == is_made(right) => return None,
         _ => false,
     })
+}
+
+fn is_list(value: Val<'_>) -> bool {
+    matches!(value, Val::List(..) | Val::Made(_) | Val::Shared(_))
+}
+
+/// Whether a list is of the library's other type of lists.
+fn is_made(list: Val<'_>) -> bool {
+    match list {
+        Val::List(unit, _) => unit & super::DETACHED != 0,
+        other => matches!(other, Val::Shared(_)),
+    }
 }
 
 #[derive(Clone, Copy)]

@@ -8,6 +8,7 @@
 //!
 //! Not supported, and thus an error like a malformed pattern: recursion, conditions, verbs, `(?|…)` and Unicode properties.
 
+mod class;
 mod exec;
 mod program;
 mod syntax;
