@@ -32,6 +32,10 @@ enum Command {
         /// The criu-starter to try; the one beside criu-pilot if not given
         #[arg(long, value_name = "PATH")]
         starter: Option<PathBuf>,
+        /// Where to try it, at most 20 MB; TMPDIR or /tmp if not given. Best is
+        /// where jobs run: HTCondor's EXECUTE
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
         /// Print JSON instead of ClassAd attributes
         #[arg(long)]
         json: bool,
@@ -43,7 +47,14 @@ enum Command {
         place: Place,
     },
     #[command(hide = true, name = specimen::SUBCOMMAND)]
-    Specimen,
+    Specimen { arguments: Vec<String> },
+    #[command(hide = true, name = probe::RUN)]
+    Starter {
+        parent: u32,
+        starter: PathBuf,
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -71,10 +82,10 @@ pub fn main() -> std::process::ExitCode {
 
 fn run(command: Command) -> Result<std::process::ExitCode> {
     match command {
-        Command::Probe { starter, json } => {
-            let ad = advertise::slot_ad(&probe::probe(starter));
+        Command::Probe { starter, dir, json } => {
+            let ad = advertise::slot_ad(&probe::probe(&probe::Options { starter, dir })?);
             if json {
-                println!("{ad}");
+                println!("{}", ad.to_json());
             } else {
                 // The dash ends the ad, as STARTD_CRON has it.
                 println!("{}-", ad.to_old());
@@ -90,10 +101,15 @@ fn run(command: Command) -> Result<std::process::ExitCode> {
             };
             print!("{text}");
         }
-        Command::Specimen => {
-            specimen::run()?;
-            return Ok((specimen::CODE as u8).into());
+        Command::Specimen { arguments } => {
+            let code = specimen::run(&arguments)?;
+            return Ok(u8::try_from(code).unwrap_or(1).into());
         }
+        Command::Starter {
+            parent,
+            starter,
+            arguments,
+        } => return Err(probe::become_starter(parent, &starter, &arguments)),
     }
     Ok(0.into())
 }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`cli`](main) | the command line |
 //! | `probe` | whether a job can really be frozen and thawed here, by doing it |
-//! | `specimen` | the tiny job that the probe freezes |
+//! | `specimen` | the tiny job that the probe freezes, and the abilities that it proves |
 //! | `advertise` | the answer as attributes of the slot's ad |
 //! | `configure` | HTCondor configuration for an execution point and for a job |
 

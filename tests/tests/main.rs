@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod glidein;
+mod pilot_probe;
 mod pool;
 mod survive;
 mod traces;
