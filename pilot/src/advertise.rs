@@ -41,12 +41,13 @@ fn shortened(reason: &str) -> String {
     if letters.len() <= REASON_LIMIT {
         return letters.into_iter().collect();
     }
-    let (head, tail) = (REASON_LIMIT / 3, REASON_LIMIT * 2 / 3 - 3);
-    let middle = " … ".chars();
+    let middle = " ... ";
+    let head = REASON_LIMIT / 3;
+    let tail = REASON_LIMIT - head - middle.len();
     letters[..head]
         .iter()
         .copied()
-        .chain(middle)
+        .chain(middle.chars())
         .chain(letters[letters.len() - tail..].iter().copied())
         .collect()
 }
