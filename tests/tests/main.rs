@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 mod glidein;
+mod pilot_advertise;
+mod pilot_configure;
 mod pilot_probe;
 mod pool;
 mod survive;
