@@ -179,6 +179,28 @@ fn a_broken_criu_is_an_answer() {
 }
 
 #[test]
+fn a_part_that_cannot_be_frozen_costs_only_itself() {
+    run(|host| {
+        // The job is pid 2 there, and its arguments name its parts.
+        let criu = r#"case "$1:$(tr '\0' ' ' </proc/2/cmdline)" in
+                dump:*locks*) echo no locks today; exit 1;;
+            esac
+            exec /tmp/real-criu "$@""#;
+        let text = format!(
+            "cp /usr/sbin/criu /tmp/real-criu && printf '#!/bin/sh\\n%s\\n' {} >/tmp/no-locks
+             chmod 755 /tmp/no-locks && mount --bind /tmp/no-locks /usr/sbin/criu && $probe",
+            format_args!("'{}'", criu.replace('\'', "'\\''"))
+        );
+        // /tmp is the job's own, so it lies elsewhere.
+        let text = text.replace("/tmp/", "/opt/");
+        let printed = script(host, "parts", &text)?;
+        let abilities = "CRIUAbilities = \"fork,ghost,pty,shm,tcp,timens,timer,unix\"\n";
+        ensure!(printed.contains(abilities), "{printed}");
+        Ok(())
+    });
+}
+
+#[test]
 fn a_criu_that_hangs_is_an_answer_too() {
     run(|host| {
         let text = "printf '#!/bin/sh\\nexec sleep 100\\n' >/tmp/hang && chmod 755 /tmp/hang

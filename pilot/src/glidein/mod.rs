@@ -38,6 +38,16 @@ const SAVED: &str = "glidein_config.saved";
 
 /// Publishes what this node can do; an error is for the log, not for the glidein.
 pub(crate) fn run(path: &Path, id: &str, starter: Option<PathBuf>) -> Result<()> {
+    let mut report = Report::new(&format!("criu-pilot {id}"));
+    let published = probe_and_publish(path, starter, &mut report);
+    if let Err(error) = &published {
+        report.metric("CRIUWarning", &format!("{error:#}"));
+    }
+    report.write(Path::new("."))?;
+    published
+}
+
+fn probe_and_publish(path: &Path, starter: Option<PathBuf>, report: &mut Report) -> Result<()> {
     let begun = Instant::now();
     let config = Config::read(path)?;
     let workspace = workspace(&config, path);
@@ -55,26 +65,17 @@ pub(crate) fn run(path: &Path, id: &str, starter: Option<PathBuf>) -> Result<()>
         println!("{name} = {value}");
     }
 
-    let mut report = Report::new(&format!("criu-pilot {id}"));
-    report.metric(
-        attributes::HAS_CRIU,
-        if answer.is_ok() { "True" } else { "False" },
-    );
+    let has = Plain::Truth(answer.is_ok());
+    report.metric(attributes::HAS_CRIU, &has.to_string());
     if let Err(reason) = &answer {
         report.metric(attributes::REASON, reason);
     }
     let seconds = begun.elapsed().as_secs_f64();
     report.metric("CRIUProbeSeconds", &format!("{seconds:.3}"));
-    let published = if is_periodic() || workspace.join(SAVED).exists() {
-        Ok(())
-    } else {
-        publish(&config, &ad, &workspace, blocked.is_some())
-    };
-    if let Err(error) = &published {
-        report.metric("CRIUWarning", &format!("{error:#}"));
+    if is_periodic() || workspace.join(SAVED).exists() {
+        return Ok(());
     }
-    report.write(Path::new("."))?;
-    published
+    publish(&config, &ad, &workspace, blocked.is_some())
 }
 
 fn is_periodic() -> bool {
