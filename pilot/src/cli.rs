@@ -1,18 +1,22 @@
 //! The command line of `criu-pilot`.
 
 use std::env;
-use std::path::PathBuf;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 
-use crate::{advertise, configure, probe, specimen};
+use crate::{advertise, configure, glidein, probe, specimen};
 
 const EXAMPLES: &str = "\
 Examples:
   criu-pilot probe                      can this node freeze and thaw a job, as slot attributes
-  criu-pilot configure ep >> /etc/condor/config.d/60-criu.conf
-  criu-pilot configure submit           the lines that a job needs";
+  criu-pilot configure ep > /etc/condor/config.d/60-criu.conf
+  criu-pilot configure ap > /etc/condor/config.d/60-criu.conf      on an access point
+  criu-pilot configure submit           the lines that a job needs without that
+  criu-pilot configure --check          what of this node's configuration is in the way
+  criu-pilot glidein glidein_config client      as glideinWMS calls a custom script";
 
 /// What this worker node can do for jobs that survive the loss of their slot
 #[derive(Debug, Parser)]
@@ -32,35 +36,77 @@ enum Command {
         /// The criu-starter to try; the one beside criu-pilot if not given
         #[arg(long, value_name = "PATH")]
         starter: Option<PathBuf>,
+        /// Where to try it, at most 20 MB; TMPDIR or /tmp if not given. Best is
+        /// where jobs run: HTCondor's EXECUTE
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
         /// Print JSON instead of ClassAd attributes
         #[arg(long)]
         json: bool,
     },
-    /// Print HTCondor configuration, commented
+    /// Print HTCondor configuration, commented, or check the one that is there
+    #[command(arg_required_else_help = true)]
     Configure {
+        /// Say what of a startd's configuration would defeat a checkpoint, and why:
+        /// of FILE, written by `condor_config_val -dump`, or of this node. Exits 1 if
+        /// there is something
+        #[arg(long, value_name = "FILE")]
+        check: Option<Option<PathBuf>>,
         /// What to configure
         #[command(subcommand)]
-        place: Place,
+        place: Option<Place>,
+    },
+    /// Publish this node's abilities as a glideinWMS custom script
+    ///
+    /// List criu-pilot in the frontend with after_entry="True", executable="True",
+    /// period="1800" and prefix="NOPREFIX", after additional-htcondor-config;
+    /// `criu-pilot GLIDEIN_CONFIG ID` is the same, as glideinWMS calls it;
+    /// criu-starter, a CRIU and, to switch it off for sites, criu-exceptions.csv
+    /// (site,block_percent,reason) go beside it. Exits 0 also when the node cannot.
+    Glidein {
+        /// The glidein's configuration, as glideinWMS names it
+        config: PathBuf,
+        /// The list of files that named this script
+        #[arg(default_value = "client")]
+        id: String,
+        /// The criu-starter to try; the one beside criu-pilot if not given
+        #[arg(long, value_name = "PATH")]
+        starter: Option<PathBuf>,
     },
     #[command(hide = true, name = specimen::SUBCOMMAND)]
-    Specimen,
+    Specimen { arguments: Vec<String> },
+    #[command(hide = true, name = probe::RUN)]
+    Starter {
+        parent: u32,
+        starter: PathBuf,
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
 }
 
 #[derive(Debug, Subcommand)]
 enum Place {
-    /// An execution point: what its slots say of themselves
+    /// An execution point: what its slots say of themselves, and when they let go
     Ep {
         /// Where criu-pilot will be on that node; here if not given
         #[arg(long, value_name = "PATH")]
         pilot: Option<PathBuf>,
     },
+    /// A glidein, where criu-pilot is no custom script of it
+    Glidein {
+        /// Where criu-pilot will be on that node; here if not given
+        #[arg(long, value_name = "PATH")]
+        pilot: Option<PathBuf>,
+    },
+    /// An access point: one line in a job is then enough
+    Ap,
     /// A job's submit file
     Submit,
 }
 
 /// Parses the command line and does it.
 pub fn main() -> std::process::ExitCode {
-    match run(Cli::parse().command) {
+    match run(Cli::parse_from(arguments(env::args_os().collect())).command) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("criu-pilot: {error:#}");
@@ -69,31 +115,105 @@ pub fn main() -> std::process::ExitCode {
     }
 }
 
+/// glideinWMS calls a custom script with the glidein's configuration and an id,
+/// and nothing that could say which subcommand this is.
+fn arguments(mut given: Vec<OsString>) -> Vec<OsString> {
+    let config = given.get(1).map(Path::new);
+    if config.is_some_and(|path| path.file_name() == Some(OsStr::new("glidein_config"))) {
+        given.insert(1, "glidein".into());
+    }
+    given
+}
+
 fn run(command: Command) -> Result<std::process::ExitCode> {
     match command {
-        Command::Probe { starter, json } => {
-            let ad = advertise::slot_ad(&probe::probe(starter));
+        Command::Probe { starter, dir, json } => {
+            let ad = advertise::slot_ad(&probe::probe(&probe::Options { starter, dir })?);
             if json {
-                println!("{ad}");
+                println!("{}", ad.to_json());
             } else {
                 // The dash ends the ad, as STARTD_CRON has it.
                 println!("{}-", ad.to_old());
             }
         }
-        Command::Configure { place } => {
-            let text = match place {
-                Place::Ep { pilot: Some(path) } => configure::execution_point(&path),
-                Place::Ep { pilot: None } => configure::execution_point(
-                    &env::current_exe().context("cannot tell where criu-pilot is")?,
-                ),
-                Place::Submit => configure::submit(),
-            };
-            print!("{text}");
+        Command::Configure {
+            check: Some(file),
+            place: None,
+        } => {
+            let dump = configure::read_configuration(file.as_deref())?;
+            let found = configure::check(&dump);
+            for sentence in &found {
+                println!("- {sentence}");
+            }
+            if !found.is_empty() {
+                return Ok(1.into());
+            }
+            println!("nothing of it defeats a checkpoint");
         }
-        Command::Specimen => {
-            specimen::run()?;
-            return Ok((specimen::CODE as u8).into());
+        Command::Configure {
+            check: None,
+            place: Some(place),
+        } => print!("{}", configuration(place)?),
+        Command::Configure { .. } => {
+            bail!("either --check or one of ep, glidein, ap and submit")
         }
+        Command::Glidein {
+            config,
+            id,
+            starter,
+        } => {
+            // The glidein is not to suffer for what only jobs with WantCRIU need.
+            if let Err(error) = glidein::run(&config, &id, starter) {
+                eprintln!("criu-pilot: {error:#}");
+            }
+        }
+        Command::Specimen { arguments } => {
+            let code = specimen::run(&arguments)?;
+            return Ok(u8::try_from(code).unwrap_or(1).into());
+        }
+        Command::Starter {
+            parent,
+            starter,
+            arguments,
+        } => return Err(probe::become_starter(parent, &starter, &arguments)),
     }
     Ok(0.into())
+}
+
+fn configuration(place: Place) -> Result<String> {
+    let here = |pilot: Option<PathBuf>| match pilot {
+        Some(path) => Ok(path),
+        None => env::current_exe().context("cannot tell where criu-pilot is"),
+    };
+    Ok(match place {
+        Place::Ep { pilot } => configure::execution_point(&here(pilot)?),
+        Place::Glidein { pilot } => configure::glidein(&here(pilot)?),
+        Place::Ap => configure::access_point(),
+        Place::Submit => configure::submit(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn a_custom_scripts_arguments_are_understood() {
+        let given = |words: &str| arguments(words.split(' ').map(Into::into).collect());
+        for words in [
+            "criu-pilot glidein_config client",
+            "criu-pilot /a/glidein_config main",
+        ] {
+            let cli = Cli::try_parse_from(given(words)).unwrap();
+            assert!(matches!(cli.command, Command::Glidein { .. }), "{words}");
+        }
+        assert_eq!(given("criu-pilot probe").len(), 2);
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
 }

@@ -4,9 +4,10 @@
 //! |---|---|
 //! | [`cli`](main) | the command line |
 //! | `probe` | whether a job can really be frozen and thawed here, by doing it |
-//! | `specimen` | the tiny job that the probe freezes |
+//! | `specimen` | the tiny job that the probe freezes, and the abilities that it proves |
 //! | `advertise` | the answer as attributes of the slot's ad |
-//! | `configure` | HTCondor configuration for an execution point and for a job |
+//! | `glidein` | the same as a custom script of glideinWMS |
+//! | `configure` | HTCondor configuration, printed with its reasons, and checked |
 
 #![forbid(unsafe_code)]
 
@@ -17,5 +18,6 @@ mod specimen;
 
 mod advertise;
 mod configure;
+mod glidein;
 
 pub use cli::main;

@@ -3,6 +3,9 @@
 
 mod demo;
 mod glidein;
+mod pilot_advertise;
+mod pilot_configure;
+mod pilot_probe;
 mod pool;
 mod survive;
 mod traces;

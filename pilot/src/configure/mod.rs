@@ -1,0 +1,108 @@
+//! HTCondor configuration, printed with its reasons.
+
+mod check;
+mod policy;
+
+use std::path::Path;
+
+use file_transfer_plugin::fingerprint;
+
+pub(crate) use check::{check, read_configuration};
+pub(crate) use policy::policy;
+
+/// A node is probed when the startd starts, and again this often.
+const PROBE_PERIOD: &str = "30m";
+
+/// For a site's own execution point.
+pub(crate) fn execution_point(pilot: &Path) -> String {
+    format!("{}\n{}", cron(pilot), policy())
+}
+
+/// For a glidein whose configuration somebody writes by hand.
+pub(crate) fn glidein(pilot: &Path) -> String {
+    format!(
+        "\
+# For a glidein in whose condor_config.d you can put a file. Where glideinWMS's
+# frontend can be changed, list criu-pilot as a custom script instead, with
+# after_entry, period=\"1800\" and prefix=\"NOPREFIX\": `criu-pilot glidein` then
+# publishes the attributes and writes the policy below by itself.
+{}\n{}",
+        cron(pilot),
+        policy()
+    )
+}
+
+/// The probe's answer in the slots' ads.
+fn cron(pilot: &Path) -> String {
+    let pilot = pilot.display();
+    format!(
+        "\
+# Jobs with WantCRIU = true match a slot by these attributes: HasCRIU, and what
+# the CPU, the kernel and CRIU are. They are there after a job was really frozen
+# and thawed on this node; until then nothing matches, which is safe. It is tried
+# where jobs run, takes less than a second and 20 MB, and leaves nothing.
+STARTD_CRON_JOBLIST = $(STARTD_CRON_JOBLIST) CRIU
+STARTD_CRON_CRIU_EXECUTABLE = {pilot}
+STARTD_CRON_CRIU_ARGS = probe --dir $(EXECUTE)
+STARTD_CRON_CRIU_MODE = Periodic
+STARTD_CRON_CRIU_PERIOD = {PROBE_PERIOD}
+STARTD_CRON_CRIU_KILL = True
+# condor_reconfig probes at once, for an admin who has just changed something.
+STARTD_CRON_CRIU_RECONFIG_RERUN = True
+"
+    )
+}
+
+/// For an access point: one line in a job is then enough.
+pub(crate) fn access_point() -> String {
+    format!(
+        "\
+# A job with WantCRIU = true in the vanilla universe gets all the rest here, once,
+# when it is submitted. Its executable has to be criu-starter, with the arguments
+# `run -- ./its-program its arguments`, as `criu-pilot configure submit` says:
+# slots whose prepare hook puts criu-starter before the program will not need that.
+JOB_TRANSFORM_NAMES = $(JOB_TRANSFORM_NAMES) CRIU
+JOB_TRANSFORM_CRIU @=end
+   REQUIREMENTS WantCRIU =?= true && JobUniverse == 5
+   # The image travels to this machine's SPOOL when the slot is lost. A hook on the
+   # slot would be too late for this: the starter reads it before.
+   SET     ShouldTransferFiles \"YES\"
+   SET     WhenToTransferOutput \"ON_EXIT_OR_EVICT\"
+   # What was printed before stays; criu-starter adds what comes after.
+   SET     EraseOutputAndErrorOnRestart false
+   # condor_vacate, draining and a pilot's end ask the job at once instead of
+   # waiting for a retirement that may be longer than the slot's life.
+   DEFAULT MaxJobRetirementTime 0
+   # The first start needs a slot that can freeze, later ones a slot that can run
+   # what the image holds.
+   SET     Requirements ($(MY.Requirements)) && {}
+@end
+",
+        fingerprint::requirements()
+    )
+}
+
+/// For a job: everything but its own executable and files.
+pub(crate) fn submit() -> String {
+    format!(
+        "\
+# A job that survives the loss of its slot. Add to your submit file:
+#   executable           = criu-starter
+#   arguments            = run -- ./your-program its arguments
+#   transfer_input_files = your-program, its files
++WantCRIU = true
+# The image travels to the access point's spool when the slot is lost.
+should_transfer_files = YES
+when_to_transfer_output = ON_EXIT_OR_EVICT
+# What was printed before stays; criu-starter adds what comes after.
+erase_output_and_error_on_restart = false
+# Ask the job to leave at once when the slot is wanted back; glideins would wait
+# longer than they live.
+max_job_retirement_time = 0
+# The first start needs a slot that can freeze, later ones a slot that can run
+# what the image holds. Join conditions of your own with &&.
+requirements = {}
+",
+        fingerprint::requirements()
+    )
+}

@@ -1,0 +1,185 @@
+//! Whether a job can be frozen and thawed on this node, decided by doing it.
+//!
+//! ```text
+//! Place (one directory, gone afterwards)
+//!   └─ the job with all its parts: run ──TERM──> image ──> run elsewhere ──> CRIUAbilities
+//!        └─ failed: the job alone decides HasCRIU, and then each part for itself
+//! ```
+//!
+//! `criu-starter` runs it as the starter would. `criu check` cannot decide this:
+//! without privileges it says "Does not look good" where all works.
+//!
+//! Killed at any moment, the probe takes its job along; the directory that it
+//! leaves then is removed by the next probe.
+
+mod patience;
+mod place;
+mod reason;
+mod run;
+
+use std::collections::BTreeSet;
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use file_transfer_plugin::fingerprint::{Fingerprint, Version};
+use file_transfer_plugin::host;
+use nix::sys::signal::Signal;
+
+use crate::specimen::{self, parts};
+use patience::Patience;
+use place::Place;
+use run::Run;
+
+pub(crate) use patience::Stopped;
+pub(crate) use run::{SUBCOMMAND as RUN, become_starter};
+
+/// criu-starter's code for a complete image.
+const FROZEN: i32 = 85;
+
+/// criu-starter's name for it.
+const ARCHIVE: &str = "checkpoint.criu";
+
+/// What to try, and where.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Options {
+    /// The criu-starter to try; the one beside us if not given.
+    pub(crate) starter: Option<PathBuf>,
+    /// Where to make the probe's directory; where jobs run is best.
+    pub(crate) dir: Option<PathBuf>,
+}
+
+/// What the node is made of, or why it cannot, for its admin.
+///
+/// An error is no answer: the probe itself was told to stop.
+pub(crate) fn probe(options: &Options) -> Result<Result<Fingerprint, String>> {
+    let dir = options.dir.clone().unwrap_or_else(env::temp_dir);
+    let mut patience = Patience::begin()?;
+    match attempt(options.starter.clone(), &dir, &mut patience) {
+        Ok(fingerprint) => Ok(Ok(fingerprint)),
+        Err(error) if error.is::<Stopped>() => Err(error),
+        Err(error) => Ok(Err(reason::explain(&format!("{error:#}"), &dir))),
+    }
+}
+
+fn attempt(starter: Option<PathBuf>, dir: &Path, patience: &mut Patience) -> Result<Fingerprint> {
+    let trial = Trial {
+        starter: &beside_us(starter)?,
+        place: &Place::create(dir)?,
+    };
+    let criu = criu_version(&trial, patience)?;
+    let all: Vec<_> = parts::names().collect();
+    let abilities = match trial.freeze_and_thaw(&all, patience) {
+        Ok(abilities) => abilities,
+        Err(error) if error.is::<Stopped>() => return Err(error),
+        Err(_) => {
+            let mut abilities = trial.freeze_and_thaw(&[], patience)?;
+            patience.shorten();
+            for name in all {
+                match trial.freeze_and_thaw(&[name], patience) {
+                    Ok(found) => abilities.extend(found),
+                    Err(error) if error.is::<Stopped>() => return Err(error),
+                    // It is no ability of this node's, and nothing worse.
+                    Err(_) => {}
+                }
+            }
+            abilities
+        }
+    };
+    host::fingerprint(criu, abilities).context("cannot describe this node")
+}
+
+fn beside_us(starter: Option<PathBuf>) -> Result<PathBuf> {
+    let starter = match starter {
+        Some(path) => path,
+        None => env::current_exe()
+            .context("cannot tell where criu-pilot is")?
+            .with_file_name("criu-starter"),
+    };
+    if !starter.is_file() {
+        bail!(
+            "there is no criu-starter at {}; put it beside criu-pilot",
+            starter.display()
+        );
+    }
+    starter
+        .canonicalize()
+        .with_context(|| format!("cannot find {}", starter.display()))
+}
+
+fn criu_version(trial: &Trial<'_>, patience: &mut Patience) -> Result<Version> {
+    let dir = trial.place.dir("version")?;
+    let ended = Run::start(trial.starter, &dir, &["criu-version"])?
+        .end(patience)
+        .context("CRIU does not tell its version")?;
+    if ended.code() != Some(0) {
+        bail!(
+            "{}",
+            ended
+                .said
+                .unwrap_or_else(|| "there is no usable CRIU".to_owned())
+        );
+    }
+    let version = ended.printed.trim();
+    version
+        .parse()
+        .with_context(|| format!("CRIU calls its version {version:?}"))
+}
+
+/// What all attempts of a probe have in common.
+struct Trial<'a> {
+    starter: &'a Path,
+    place: &'a Place,
+}
+
+impl Trial<'_> {
+    /// The specimen's whole life, with these parts; those that it kept.
+    fn freeze_and_thaw(
+        &self,
+        wanted: &[&str],
+        patience: &mut Patience,
+    ) -> Result<BTreeSet<String>> {
+        let (here, there) = (self.place.dir("here")?, self.place.dir("there")?);
+        let pilot = env::current_exe().context("cannot tell where criu-pilot is")?;
+        // A job sees nothing of /srv and /tmp but its own, so it brings its program.
+        fs::copy(&pilot, here.join("specimen")).context("cannot copy the probe's job")?;
+
+        let outer_time = parts::time_namespace().unwrap_or_default();
+        let parts = wanted.join(",");
+        let job = ["run", "--", "./specimen", specimen::SUBCOMMAND, "--"];
+        let first = [&job[..], &[&parts, &outer_time]].concat();
+        let mut run = Run::start(self.starter, &here, &first)?;
+        run.until_printed(specimen::READY, patience)?;
+        run.signal(Signal::SIGTERM)?;
+        let ended = run.end(patience)?;
+        if ended.code() != Some(FROZEN) {
+            bail!("{}", ended.sentence("the probe's job was not frozen"));
+        }
+
+        fs::rename(here.join(ARCHIVE), there.join(ARCHIVE)).context("the probe left no image")?;
+        let second = [&job[..], &[specimen::THAWED]].concat();
+        let ended = Run::start(self.starter, &there, &second)?.end(patience)?;
+        if ended.code() != Some(specimen::CODE) {
+            bail!("{}", ended.sentence("the probe's job was not thawed"));
+        }
+        let kept = |line: &str| line.strip_prefix(specimen::KEPT).map(str::to_owned);
+        Ok(ended.printed.lines().filter_map(kept).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_without_the_starter_is_an_answer() {
+        let options = Options {
+            starter: Some("/nowhere/criu-starter".into()),
+            dir: None,
+        };
+        let answer = probe(&options).expect("nobody stopped it");
+        let reason = answer.expect_err("there is none");
+        assert!(reason.contains("/nowhere/criu-starter"), "{reason}");
+    }
+}

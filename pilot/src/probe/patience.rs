@@ -1,0 +1,66 @@
+//! How long the probe waits, and for whom it stops.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+/// A dump and a restore take 50 ms; a node that needs this long is no good one.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// For the parts of a job that cannot be had together: they are good to know and
+/// nothing to wait for.
+const REST: Duration = Duration::from_secs(5);
+
+const POLL: Duration = Duration::from_millis(1);
+
+/// Told to stop, so the probe has no answer.
+#[derive(Debug, thiserror::Error)]
+#[error("stopped by {0} before there was an answer")]
+pub(crate) struct Stopped(Signal);
+
+/// A deadline for all of a probe.
+pub(crate) struct Patience {
+    begun: Instant,
+    deadline: Instant,
+    signals: SignalFd,
+}
+
+impl Patience {
+    /// From now on this thread's stop signals are read from here.
+    pub(crate) fn begin() -> Result<Patience> {
+        let mut mask = SigSet::empty();
+        // STARTD_CRON's KILL is a TERM first.
+        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+            mask.add(signal);
+        }
+        mask.thread_block().context("cannot block signals")?;
+        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+        let begun = Instant::now();
+        Ok(Patience {
+            begun,
+            deadline: begun + LIMIT,
+            signals: SignalFd::with_flags(&mask, flags).context("cannot wait for signals")?,
+        })
+    }
+
+    /// The answer is known; what is asked now may stay open.
+    pub(crate) fn shorten(&mut self) {
+        self.deadline = self.deadline.min(Instant::now() + REST);
+    }
+
+    /// Lets a moment pass; an error when there is none left.
+    pub(crate) fn wait(&mut self) -> Result<()> {
+        if let Some(info) = self.signals.read_signal()? {
+            let signal = i32::try_from(info.ssi_signo).context("a signal of the kernel's")?;
+            return Err(Stopped(Signal::try_from(signal)?).into());
+        }
+        if Instant::now() > self.deadline {
+            let spent = self.begun.elapsed().as_secs();
+            bail!("freezing and thawing took more than {spent} s");
+        }
+        std::thread::sleep(POLL);
+        Ok(())
+    }
+}

@@ -1,0 +1,255 @@
+//! The probe on nodes where all is well and on nodes where something is wrong: always an answer, and nothing left behind.
+
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use tests::binaries;
+use tests::host::Host;
+use tests::pool::Pool;
+use tests::require;
+use tests::roots::HtCondor;
+use tests::spec::{Ep, Spec};
+use tests::users::User;
+
+/// The promise is 1 s on an idle machine; tests run several at once.
+const LIMIT: Duration = Duration::from_secs(3);
+
+/// What a pilot has on a worker node: nothing.
+const AS_PILOT: &str = "setpriv --reuid=pilot --regid=pilot --clear-groups --bounding-set=-all \
+     --inh-caps=-all --no-new-privs";
+
+/// Where the tests of this module probe; each in a directory of its own.
+const PROBES: &str = "/home/pilot/probes";
+
+fn shared() -> Result<&'static Host> {
+    static POOL: OnceLock<Result<Pool, String>> = OnceLock::new();
+    let pool = POOL.get_or_init(|| up().map_err(|error| format!("{error:#}")));
+    match pool {
+        Ok(pool) => pool.host("ep1"),
+        Err(error) => anyhow::bail!("{error}"),
+    }
+}
+
+fn up() -> Result<Pool> {
+    let built = binaries::dir()?;
+    let mut ep = Ep::glidein();
+    for name in ["criu-pilot", "criu-starter"] {
+        ep = ep.install(built.join(name), name);
+    }
+    Pool::up(&Spec::new(HtCondor::V25).ep(ep))
+}
+
+fn run(test: impl FnOnce(&Host) -> Result<()>) {
+    require!(root, namespaces, user_namespaces, roots);
+    shared()
+        .and_then(test)
+        .unwrap_or_else(|error| panic!("{error:#}"));
+}
+
+/// A shell's script as root in a mount namespace of its own; `$probe` in it probes as the pilot, in `$dir`.
+fn script(host: &Host, name: &str, text: &str) -> Result<String> {
+    let dir = format!("{PROBES}/{name}");
+    host.make_dir(&dir, User::Pilot, 0o755)?;
+    let pilot = format!("{}/criu-pilot", host.libexec());
+    let text = format!(
+        "dir={dir} as_pilot='{AS_PILOT}' pilot={pilot}\n\
+         probe=\"$as_pilot $pilot probe --dir $dir\"\n{text}"
+    );
+    host.run(
+        User::Root,
+        "/",
+        &["unshare", "--mount", "bash", "-euc", &text],
+    )
+}
+
+fn refused(printed: &str, words: &[&str]) -> Result<()> {
+    ensure!(printed.contains("HasCRIU = false\n"), "{printed}");
+    for word in words {
+        ensure!(printed.contains(word), "no {word:?} in {printed}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_node_that_can_says_what_it_can_in_time_and_space() {
+    run(|host| {
+        // Whoever started the probe: no variable of HTCondor's is to mislead it. 20 MB are promised, and there are no more.
+        let text = "mount -t tmpfs -o size=20m,mode=777 none $dir
+            export _CONDOR_JOB_AD=/nowhere
+            $probe
+            [ -z \"$(ls -A $dir)\" ]";
+        let mut quickest = Duration::MAX;
+        for _ in 0..3 {
+            let begun = Instant::now();
+            let printed = script(host, "well", text)?;
+            quickest = quickest.min(begun.elapsed());
+            ensure!(printed.contains("HasCRIU = true\n"), "{printed}");
+            let abilities = "CRIUAbilities = \"fork,ghost,locks,pty,shm,tcp,timens,timer,unix\"\n";
+            ensure!(printed.contains(abilities), "{printed}");
+        }
+        eprintln!("a probe takes {quickest:?}");
+        ensure!(quickest < LIMIT, "it took {quickest:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn json_is_the_same_ad() {
+    run(|host| {
+        let printed = script(host, "json", "$probe --json")?;
+        let ad: serde_json::Value = serde_json::from_str(&printed)?;
+        ensure!(ad["HasCRIU"] == true, "{printed}");
+        ensure!(ad["CRIUKernel"].as_i64() > Some(20_000), "{printed}");
+        ensure!(ad["CRIUCpuFeatures"].is_string(), "{printed}");
+        Ok(())
+    });
+}
+
+#[test]
+fn without_user_namespaces_the_sysctl_is_named() {
+    run(|host| {
+        let text = "exec $as_pilot unshare --user --map-root-user sh -c '
+            echo 0 >/proc/sys/user/max_user_namespaces
+            exec \"$@\"' sh $pilot probe --dir $dir";
+        let printed = script(host, "userns", text)?;
+        refused(&printed, &["the sysctl user.max_user_namespaces is 0"])
+    });
+}
+
+#[test]
+fn behind_a_masked_proc_the_option_is_named() {
+    run(|host| {
+        let text = "mount -t tmpfs -o ro none /proc/irq && $probe";
+        let printed = script(host, "masked", text)?;
+        refused(&printed, &["/proc/irq", "systempaths=unconfined"])
+    });
+}
+
+#[test]
+fn a_full_disk_is_an_answer() {
+    run(|host| {
+        for size in ["64k", "1m"] {
+            let text = format!(
+                "mount -t tmpfs -o size={size},mode=777 none $dir && $probe && [ -z \"$(ls -A $dir)\" ]"
+            );
+            let printed = script(host, "full", &text)?;
+            refused(&printed, &["MiB free"]).with_context(|| size.to_owned())?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn where_nothing_may_be_executed_the_mount_option_is_named() {
+    run(|host| {
+        let text = "mount -t tmpfs -o noexec,mode=777 none $dir && $probe";
+        refused(&script(host, "noexec", text)?, &["mounted noexec"])?;
+        let text = "mount -t tmpfs -o ro none $dir && $probe";
+        refused(&script(host, "noexec", text)?, &["mounted read-only"])
+    });
+}
+
+#[test]
+fn a_broken_criu_is_an_answer() {
+    run(|host| {
+        for (criu, word) in [
+            (
+                "[ \"$1\" = --version ] && echo Version: 9.9.9; exit 1",
+                "criu",
+            ),
+            (
+                "[ \"$1\" = --version ] && echo Version: 9.9.9 || kill -SEGV $$",
+                "criu",
+            ),
+            ("echo Version: nonsense", "CRIU"),
+            ("exit 1", "CRIU"),
+        ] {
+            let text = format!(
+                "printf '#!/bin/sh\\n%s\\n' '{criu}' >/tmp/criu.$$ && chmod 755 /tmp/criu.$$
+                 mount --bind /tmp/criu.$$ /usr/sbin/criu && $probe && [ -z \"$(ls -A $dir)\" ]"
+            );
+            let printed = script(host, "broken", &text).with_context(|| criu.to_owned())?;
+            let reason = printed.to_lowercase();
+            refused(&printed, &[]).with_context(|| criu.to_owned())?;
+            ensure!(reason.contains(&word.to_lowercase()), "{criu}: {printed}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_part_that_cannot_be_frozen_costs_only_itself() {
+    run(|host| {
+        // The job is pid 2 there, and its arguments name its parts.
+        let criu = r#"case "$1:$(tr '\0' ' ' </proc/2/cmdline)" in
+                dump:*locks*) echo no locks today; exit 1;;
+            esac
+            exec /tmp/real-criu "$@""#;
+        let text = format!(
+            "cp /usr/sbin/criu /tmp/real-criu && printf '#!/bin/sh\\n%s\\n' {} >/tmp/no-locks
+             chmod 755 /tmp/no-locks && mount --bind /tmp/no-locks /usr/sbin/criu && $probe",
+            format_args!("'{}'", criu.replace('\'', "'\\''"))
+        );
+        // /tmp is the job's own, so it lies elsewhere.
+        let text = text.replace("/tmp/", "/opt/");
+        let printed = script(host, "parts", &text)?;
+        let abilities = "CRIUAbilities = \"fork,ghost,pty,shm,tcp,timens,timer,unix\"\n";
+        ensure!(printed.contains(abilities), "{printed}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_criu_that_hangs_is_an_answer_too() {
+    run(|host| {
+        let text = "printf '#!/bin/sh\\nexec sleep 100\\n' >/tmp/hang && chmod 755 /tmp/hang
+            mount --bind /tmp/hang /usr/sbin/criu && $probe && [ -z \"$(ls -A $dir)\" ]
+            ! pgrep -fx 'sleep 100'";
+        refused(&script(host, "hang", text)?, &["more than"])
+    });
+}
+
+#[test]
+fn killed_at_any_moment_the_probe_leaves_nothing_for_long() {
+    run(|host| {
+        // Each probe removes what the one before it left; the last one is not killed. Those of other tests run meanwhile.
+        let text = "for ms in 002 005 010 020 030 045 060 080 100 130 160 200 250 300; do
+                $probe >/dev/null 2>&1 & pid=$!
+                sleep 0.$ms
+                kill -KILL $pid 2>/dev/null || true
+                wait $pid || true
+                ls -A $dir >>/tmp/left
+                for try in $(seq 100); do
+                    pgrep -f \"^[^ ]*criu-starter run\" >/tmp/running || break
+                    grep -l \"$dir\" $(sed 's|.*|/proc/&/mountinfo|' /tmp/running) 2>/dev/null | grep -q . || break
+                    sleep 0.05
+                done
+                [ $try -lt 100 ] || { echo a job is left after $ms ms; exit 1; }
+            done
+            $probe
+            echo left: $(ls -A $dir)
+            [ -s /tmp/left ] && echo some were killed in the middle";
+        let printed = script(host, "killed", text)?;
+        ensure!(printed.contains("HasCRIU = true\n"), "{printed}");
+        ensure!(printed.contains("left:\n"), "{printed}");
+        ensure!(printed.contains("some were killed"), "{printed}");
+        Ok(())
+    });
+}
+
+#[test]
+fn told_to_stop_the_probe_leaves_nothing_at_all() {
+    run(|host| {
+        let text = "for ms in 020 060 120 180; do
+                $probe >/tmp/out 2>&1 & pid=$!
+                sleep 0.$ms
+                kill -TERM $pid 2>/dev/null || true
+                wait $pid && grep -q HasCRIU /tmp/out || grep 'stopped by SIGTERM' /tmp/out
+                [ -z \"$(ls -A $dir)\" ]
+            done";
+        let printed = script(host, "stopped", text)?;
+        ensure!(printed.contains("stopped by SIGTERM"), "{printed}");
+        Ok(())
+    });
+}
