@@ -94,6 +94,7 @@ fn cargo(args: &[&str]) -> Result<()> {
     let status = Command::new(cargo)
         .args(args)
         .current_dir(machine::workspace())
+        .env("RUSTDOCFLAGS", "--deny warnings")
         .stdin(Stdio::null())
         .status()
         .context("cannot run cargo")?;

@@ -235,7 +235,7 @@ impl TryFrom<String> for Digest {
 }
 
 impl Manifest {
-    /// Reads a manifest. Its claims are not checked yet: see [`Manifest::check`].
+    /// Reads a manifest. Its claims are not checked yet; opening an archive does that.
     pub fn from_json(bytes: &[u8]) -> Result<Self, ManifestError> {
         #[derive(Deserialize)]
         struct Format {
