@@ -37,8 +37,10 @@ const MAX_STEPS: i64 = 10_000_000;
 pub(crate) const MAX_FRAMES: i32 = 700;
 /// Bytes of strings and elements of lists (as many bytes as they take) that an evaluation may make.
 const MAX_BYTES: usize = 64 << 20;
-/// Levels of lists in a result: a list can contain itself.
-const MAX_LIST_DEPTH: u32 = 40;
+/// Levels of lists in a result that come from evaluating an element: a list can contain itself.
+const MAX_LIST_DEPTH: u32 = 10;
+/// The same, where lists are written inside one another; the parser lets no more through.
+const MAX_WRITTEN_DEPTH: u32 = 170;
 /// Elements of lists, on all levels, in a result.
 const MAX_ELEMENTS: u32 = 1 << 20;
 
@@ -518,35 +520,32 @@ impl<'a> Machine<'a> {
 
     /// The value as the user of the library gets it.
     pub(crate) fn exported(&'a self, value: Val<'a>) -> Value {
-        self.export(value, 0, &mut { MAX_ELEMENTS })
+        self.export(value, (0, 0), &mut { MAX_ELEMENTS })
     }
 
-    /// Elements of lists are evaluated where they were written.
-    fn export(&'a self, value: Val<'a>, depth: u32, elements: &mut u32) -> Value {
-        let mut list = |items: &mut dyn Iterator<Item = Val<'a>>| {
-            let mut out = Vec::new();
-            for item in items {
-                if *elements == 0 {
-                    return Value::Error;
-                }
-                *elements -= 1;
-                out.push(self.export(item, depth + 1, elements));
-            }
-            Value::List(out)
-        };
+    /// Elements of lists are evaluated where they were written. `levels` counts the lists around the value, and those of
+    /// them that were not written there.
+    fn export(&'a self, value: Val<'a>, levels: (u32, u32), elements: &mut u32) -> Value {
+        let (level, evaluated) = levels;
         match value {
             Val::Undefined => Value::Undefined,
             Val::Error => Value::Error,
             Val::Bool(b) => Value::Bool(b),
             Val::Int(i) => Value::Int(i),
             Val::Real(r) => Value::Real(r),
+            // A long string in a list that doubles would be copied a million times.
+            Val::Str(text) if level > 0 && self.produce(text.len()).is_err() => Value::Error,
             Val::Str(text) => Value::Str(text.into()),
             Val::Abs(time) => Value::AbsTime(time),
             Val::Rel(secs) => Value::RelTime(secs),
-            Val::List(..) | Val::Made(_) | Val::Shared(_) if depth >= MAX_LIST_DEPTH => {
-                Value::Error
+            Val::Ad(place) => {
+                let arena = self.unit(place.unit).arena;
+                match self.produce(arena.nodes.len() * 8 + arena.text.len()) {
+                    Err(Stop) if level > 0 => Value::Error,
+                    _ => Value::Ad(Box::new(self.export_ad(place))),
+                }
             }
-            Val::Made(items) | Val::Shared(items) => list(&mut items.iter().copied()),
+            _ if level >= MAX_WRITTEN_DEPTH || evaluated >= MAX_LIST_DEPTH => Value::Error,
             Val::List(unit, id) => {
                 let unit = unit & !DETACHED;
                 let arena = self.unit(unit).arena;
@@ -557,14 +556,29 @@ impl<'a> Machine<'a> {
                     unit,
                     ..self.at(place)
                 };
-                list(
-                    &mut arena
-                        .children(node)
-                        .iter()
-                        .map(|&id| self.eval(&at, id, Depth::full()).unwrap_or(Val::Error)),
-                )
+                let mut out = Vec::new();
+                for &id in arena.children(node) {
+                    if *elements == 0 {
+                        return Value::Error;
+                    }
+                    *elements -= 1;
+                    let item = self.eval(&at, id, Depth::full()).unwrap_or(Val::Error);
+                    let written = u32::from(arena.node(id).tag() != tag::LIST);
+                    out.push(self.export(item, (level + 1, evaluated + written), elements));
+                }
+                Value::List(out)
             }
-            Val::Ad(place) => Value::Ad(Box::new(self.export_ad(place))),
+            Val::Made(items) | Val::Shared(items) => {
+                let mut out = Vec::new();
+                for &item in items {
+                    if *elements == 0 {
+                        return Value::Error;
+                    }
+                    *elements -= 1;
+                    out.push(self.export(item, (level + 1, evaluated + 1), elements));
+                }
+                Value::List(out)
+            }
         }
     }
 
