@@ -246,6 +246,28 @@ fn global() -> MutexGuard<'static, Global> {
     GLOBAL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The thread's table, taken out for as long as many names are interned.
+pub(crate) struct Names(Local);
+
+impl Names {
+    pub(crate) fn take() -> Names {
+        Names(LOCAL.with_borrow_mut(std::mem::take))
+    }
+
+    /// Interns a name from parsed text; `None` once the process holds too many names.
+    #[inline]
+    pub(crate) fn parsed(&mut self, text: &[u8]) -> Option<Name> {
+        self.0.intern(text, true)
+    }
+}
+
+impl Drop for Names {
+    fn drop(&mut self) {
+        let table = std::mem::take(&mut self.0);
+        LOCAL.with_borrow_mut(|slot| *slot = table);
+    }
+}
+
 thread_local! {
     static LOCAL: RefCell<Local> = RefCell::new(Local::default());
 }
@@ -412,17 +434,23 @@ fn fold(text: &[u8]) -> Vec<u8> {
 #[inline]
 fn hash(text: &[u8]) -> u32 {
     const K: u64 = 0x9E37_79B9_7F4A_7C15;
+    let word = |chunk: &[u8; 8]| u64::from_le_bytes(*chunk);
     let mut state = text.len() as u64;
-    let mut chunks = text.chunks_exact(8);
-    for chunk in &mut chunks {
-        let mut word = [0; 8];
-        word.copy_from_slice(chunk);
-        state = (state.rotate_left(5) ^ u64::from_le_bytes(word)).wrapping_mul(K);
+    match text.last_chunk::<8>() {
+        Some(last) => {
+            for chunk in text.as_chunks::<8>().0 {
+                state = (state.rotate_left(5) ^ word(chunk)).wrapping_mul(K);
+            }
+            // The last eight bytes, some of them once more, instead of a shorter piece.
+            state = (state.rotate_left(5) ^ word(last)).wrapping_mul(K);
+        }
+        None => {
+            let rest = text
+                .iter()
+                .fold(0, |bits, &byte| bits << 8 | u64::from(byte));
+            state = (state.rotate_left(5) ^ rest).wrapping_mul(K);
+        }
     }
-    let mut word = [0; 8];
-    let rest = chunks.remainder();
-    word[..rest.len()].copy_from_slice(rest);
-    state = (state.rotate_left(5) ^ u64::from_le_bytes(word)).wrapping_mul(K);
     (state >> 32) as u32
 }
 

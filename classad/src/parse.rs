@@ -7,7 +7,7 @@
 use std::fmt;
 
 use crate::lex::{self, Lexer, Tok};
-use crate::name::Name;
+use crate::name::{Name, Names};
 use crate::time;
 use crate::tree::{Arena, MAX_NODES, MAX_STRING, Node, NodeId, Op, Table, tag};
 
@@ -122,6 +122,7 @@ struct Parser<'s> {
     /// The ad that is being written; where lists and inner ads belong.
     scope: u32,
     arena: Arena,
+    names: Names,
     /// Elements of the lists and calls that are still open.
     open: Vec<NodeId>,
 }
@@ -162,6 +163,7 @@ impl<'s> Parser<'s> {
             depth: 0,
             scope: 0,
             arena: Arena::default(),
+            names: Names::take(),
             open: Vec::new(),
         }
     }
@@ -208,7 +210,7 @@ impl<'s> Parser<'s> {
     }
 
     fn name(&mut self) -> Result<Name> {
-        match Name::parsed(self.lexer.text()) {
+        match self.names.parsed(self.lexer.text()) {
             Some(name) => Ok(name),
             None => self.fail("one of the names in use: this process has met too many"),
         }
@@ -509,7 +511,7 @@ pub(crate) fn old_ad(src: &[u8]) -> Result<Arena> {
         if name.is_empty() {
             return Err(ParseError::at(line, skipped, "an attribute name").within(number, 0));
         }
-        let Some(name) = Name::parsed(name) else {
+        let Some(name) = parser.names.parsed(name) else {
             let expected = "one of the names in use: this process has met too many";
             return Err(ParseError::at(line, skipped, expected).within(number, 0));
         };

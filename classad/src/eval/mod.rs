@@ -11,6 +11,7 @@
 //! recursion is counted ([`MAX_FRAMES`]), long strings cost steps in proportion, and what is produced is limited
 //! ([`MAX_BYTES`]). Whoever exceeds a limit gets `error`.
 
+mod export;
 pub(crate) mod lookup;
 pub(crate) mod ops;
 mod scope;
@@ -27,7 +28,7 @@ use crate::ad::ClassAd;
 use crate::builtins;
 use crate::name::Name;
 use crate::tree::{AdId, Arena, Node, NodeId, Op, tag};
-use crate::value::{AbsTime, Value};
+use crate::value::AbsTime;
 
 /// The library's limit on nested operators and references.
 pub(crate) const MAX_DEPTH: i32 = 400;
@@ -37,10 +38,6 @@ const MAX_STEPS: i64 = 10_000_000;
 pub(crate) const MAX_FRAMES: i32 = 700;
 /// Bytes of strings and elements of lists (as many bytes as they take) that an evaluation may make.
 const MAX_BYTES: usize = 64 << 20;
-/// Levels of lists in a result: a list can contain itself.
-const MAX_LIST_DEPTH: u32 = 40;
-/// Elements of lists, on all levels, in a result.
-const MAX_ELEMENTS: u32 = 1 << 20;
 
 /// The evaluation is over: a limit was reached, and the result is `error` whatever is around it.
 #[derive(Clone, Copy, Debug)]
@@ -516,72 +513,6 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// The value as the user of the library gets it.
-    pub(crate) fn exported(&'a self, value: Val<'a>) -> Value {
-        self.export(value, 0, &mut { MAX_ELEMENTS })
-    }
-
-    /// Elements of lists are evaluated where they were written.
-    fn export(&'a self, value: Val<'a>, depth: u32, elements: &mut u32) -> Value {
-        let mut list = |items: &mut dyn Iterator<Item = Val<'a>>| {
-            let mut out = Vec::new();
-            for item in items {
-                if *elements == 0 {
-                    return Value::Error;
-                }
-                *elements -= 1;
-                out.push(self.export(item, depth + 1, elements));
-            }
-            Value::List(out)
-        };
-        match value {
-            Val::Undefined => Value::Undefined,
-            Val::Error => Value::Error,
-            Val::Bool(b) => Value::Bool(b),
-            Val::Int(i) => Value::Int(i),
-            Val::Real(r) => Value::Real(r),
-            Val::Str(text) => Value::Str(text.into()),
-            Val::Abs(time) => Value::AbsTime(time),
-            Val::Rel(secs) => Value::RelTime(secs),
-            Val::List(..) | Val::Made(_) | Val::Shared(_) if depth >= MAX_LIST_DEPTH => {
-                Value::Error
-            }
-            Val::Made(items) | Val::Shared(items) => list(&mut items.iter().copied()),
-            Val::List(unit, id) => {
-                let unit = unit & !DETACHED;
-                let arena = self.unit(unit).arena;
-                let node = arena.node(id);
-                let place = self.lexical(unit, arena.list_scope(node));
-                let at = At {
-                    arena,
-                    unit,
-                    ..self.at(place)
-                };
-                list(
-                    &mut arena
-                        .children(node)
-                        .iter()
-                        .map(|&id| self.eval(&at, id, Depth::full()).unwrap_or(Val::Error)),
-                )
-            }
-            Val::Ad(place) => Value::Ad(Box::new(self.export_ad(place))),
-        }
-    }
-
-    /// A copy of an ad that stands by itself.
-    pub(crate) fn export_ad(&self, place: Place) -> ClassAd {
-        let from = self.unit(place.unit).arena;
-        let table = from.table(place.ad);
-        let mut arena = Arena::default();
-        let values = table
-            .values
-            .iter()
-            .map(|&value| arena_copy(&mut arena, from, value))
-            .collect();
-        arena.root = table.with_values(0, values);
-        ClassAd::from_arena(arena)
-    }
-
     /// The start of an evaluation in an ad.
     pub(crate) fn at(&self, place: Place) -> At<'static, 'a> {
         if place == NOWHERE {
@@ -649,13 +580,6 @@ impl<'a> Machine<'a> {
             ..self.at(place)
         };
         self.value(&at, value, Depth::full()).unwrap_or(Val::Error)
-    }
-}
-
-fn arena_copy(arena: &mut Arena, from: &Arena, value: Node) -> Node {
-    match value.tag() {
-        tag::FRAME => Node::ERROR,
-        _ => arena.copy_value(from, value, 0),
     }
 }
 
