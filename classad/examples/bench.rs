@@ -111,8 +111,8 @@ fn text(options: &Options) -> Result<(), Box<dyn Error>> {
     }
     let slot = ClassAd::parse_old(&options.read("slot.old.ad")?)?;
     let requirements = slot
-        .get("WithinResourceLimits")
-        .ok_or("the slot lacks WithinResourceLimits")?
+        .get("Start")
+        .ok_or("the slot lacks Start")?
         .to_string();
     options.run("parse.expr.requirements", 1, || {
         i64::from(Expr::parse(&requirements).is_ok())
