@@ -50,7 +50,7 @@ pub(crate) fn answer(sources: &Sources) -> Result<String> {
 
 fn read(path: &Path) -> Result<String> {
     let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    Ok(text(bytes))
 }
 
 fn ask(tool: &str, arguments: &[&str]) -> Result<String> {
@@ -63,7 +63,13 @@ fn ask(tool: &str, arguments: &[&str]) -> Result<String> {
         let said = String::from_utf8_lossy(&output.stderr);
         bail!("{tool} ended with {}: {}", output.status, said.trim());
     }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    Ok(text(output.stdout))
+}
+
+/// A large pool's ads are 50 MB, not to be copied for nothing.
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes)
+        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
 /// Ads in the old syntax with empty lines between.
