@@ -2,12 +2,13 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 
-use crate::{advertise, configure, glidein, probe, specimen};
+use crate::{advertise, configure, glidein, probe, specimen, whereabouts};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -16,6 +17,7 @@ Examples:
   criu-pilot configure ap > /etc/condor/config.d/60-criu.conf      on an access point
   criu-pilot configure submit           the lines that a job needs without that
   criu-pilot configure --check          what of this node's configuration is in the way
+  criu-pilot where 12.0                 which slots can go on with that job, and why not the others
   criu-pilot glidein glidein_config client      as glideinWMS calls a custom script";
 
 /// What this worker node can do for jobs that survive the loss of their slot
@@ -73,6 +75,8 @@ enum Command {
         #[arg(long, value_name = "PATH")]
         starter: Option<PathBuf>,
     },
+    /// How many slots can go on with a job, and what refuses it on the others
+    Where(whereabouts::Sources),
     #[command(hide = true, name = specimen::SUBCOMMAND)]
     Specimen { arguments: Vec<String> },
     #[command(hide = true, name = probe::RUN)]
@@ -130,10 +134,10 @@ fn run(command: Command) -> Result<std::process::ExitCode> {
         Command::Probe { starter, dir, json } => {
             let ad = advertise::slot_ad(&probe::probe(&probe::Options { starter, dir })?);
             if json {
-                println!("{}", ad.to_json());
+                say(&format!("{}\n", ad.to_json()))?;
             } else {
                 // The dash ends the ad, as STARTD_CRON has it.
-                println!("{}-", ad.to_old());
+                say(&format!("{}-\n", ad.to_old()))?;
             }
         }
         Command::Configure {
@@ -153,7 +157,7 @@ fn run(command: Command) -> Result<std::process::ExitCode> {
         Command::Configure {
             check: None,
             place: Some(place),
-        } => print!("{}", configuration(place)?),
+        } => say(&configuration(place)?)?,
         Command::Configure { .. } => {
             bail!("either --check or one of ep, glidein, ap and submit")
         }
@@ -167,6 +171,7 @@ fn run(command: Command) -> Result<std::process::ExitCode> {
                 eprintln!("criu-pilot: {error:#}");
             }
         }
+        Command::Where(sources) => say(&whereabouts::answer(&sources)?)?,
         Command::Specimen { arguments } => {
             let code = specimen::run(&arguments)?;
             return Ok(u8::try_from(code).unwrap_or(1).into());
@@ -178,6 +183,14 @@ fn run(command: Command) -> Result<std::process::ExitCode> {
         } => return Err(probe::become_starter(parent, &starter, &arguments)),
     }
     Ok(0.into())
+}
+
+/// To a reader who may have heard enough.
+fn say(text: &str) -> Result<()> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 fn configuration(place: Place) -> Result<String> {

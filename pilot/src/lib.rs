@@ -7,6 +7,7 @@
 //! | `specimen` | the tiny job that the probe freezes, and the abilities that it proves |
 //! | `advertise` | the answer as attributes of the slot's ad |
 //! | `glidein` | the same as a custom script of glideinWMS |
+//! | `whereabouts` | which slots can go on with a job, and what refuses it on the others |
 //! | `configure` | HTCondor configuration, printed with its reasons, and checked |
 
 #![forbid(unsafe_code)]
@@ -19,5 +20,7 @@ mod specimen;
 mod advertise;
 mod configure;
 mod glidein;
+
+mod whereabouts;
 
 pub use cli::main;

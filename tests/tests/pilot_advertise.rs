@@ -81,7 +81,7 @@ fn a_slots_ad_follows_what_its_node_can(pool: &Pool) -> Result<()> {
     let when = |has: &str, after: i64| {
         pool.wait_slot(host, &format!("HasCRIU = {has}"), |ad| {
             let time: i64 = value(ad, "CRIUProbeTime")?.parse().ok()?;
-            (value(ad, "HasCRIU")? == has && time > after).then(|| (time, ad.to_owned()))
+            (value(ad, "HasCRIU")? == has && time >= after).then(|| (time, ad.to_owned()))
         })
     };
     let (first, ad) = when("true", 0)?;
@@ -303,6 +303,17 @@ fn one_line_in_a_job_is_enough_where_the_access_point_does_the_rest(pool: &Pool)
         generation.as_deref() == Some("1"),
         "generation {generation:?}"
     );
+    let pilot = std::fs::read(binaries::dir()?.join("criu-pilot"))?;
+    pool.ap()
+        .write("/usr/local/bin/criu-pilot", pilot, User::Root, 0o755)?;
+    let said = pool
+        .ap()
+        .run(User::Alice, "/", &["criu-pilot", "where", &job.id])?;
+    ensure!(
+        said.contains("of 3 slots are such that the job can go on from its image"),
+        "{said}"
+    );
+    ensure!(!said.starts_with("0 of"), "{said}");
     ensure!(job.wait_end()? == Exit::Code(7), "it ended otherwise");
     let expected: String = (1..=100).map(|i| format!("{i} 2\n")).collect();
     ensure!(job.output()? == expected, "{}", job.output()?);

@@ -178,22 +178,26 @@ fn a_broken_criu_is_an_answer() {
     });
 }
 
+/// Probes with a CRIU that does `instead` when a part called locks is in the job.
+fn without_locks(host: &Host, name: &str, instead: &str) -> Result<String> {
+    // The job is pid 2 there, and its arguments name its parts. /tmp is the job's own, so this lies elsewhere.
+    let text = format!(
+        "cp /usr/sbin/criu /opt/{name}-real && cat >/opt/{name} <<'END'
+#!/bin/sh
+case \"$1:$(tr '\\0' ' ' </proc/2/cmdline)\" in
+    dump:*locks*) {instead};;
+esac
+exec /opt/{name}-real \"$@\"
+END
+         chmod 755 /opt/{name} && mount --bind /opt/{name} /usr/sbin/criu && $probe"
+    );
+    script(host, name, &text)
+}
+
 #[test]
 fn a_part_that_cannot_be_frozen_costs_only_itself() {
     run(|host| {
-        // The job is pid 2 there, and its arguments name its parts.
-        let criu = r#"case "$1:$(tr '\0' ' ' </proc/2/cmdline)" in
-                dump:*locks*) echo no locks today; exit 1;;
-            esac
-            exec /tmp/real-criu "$@""#;
-        let text = format!(
-            "cp /usr/sbin/criu /tmp/real-criu && printf '#!/bin/sh\\n%s\\n' {} >/tmp/no-locks
-             chmod 755 /tmp/no-locks && mount --bind /tmp/no-locks /usr/sbin/criu && $probe",
-            format_args!("'{}'", criu.replace('\'', "'\\''"))
-        );
-        // /tmp is the job's own, so it lies elsewhere.
-        let text = text.replace("/tmp/", "/opt/");
-        let printed = script(host, "parts", &text)?;
+        let printed = without_locks(host, "refuses", "exit 1")?;
         let abilities = "CRIUAbilities = \"fork,ghost,pty,shm,tcp,timens,timer,unix\"\n";
         ensure!(printed.contains(abilities), "{printed}");
         Ok(())
@@ -201,11 +205,21 @@ fn a_part_that_cannot_be_frozen_costs_only_itself() {
 }
 
 #[test]
+fn a_part_that_hangs_does_not_decide_the_whole() {
+    run(|host| {
+        let printed = without_locks(host, "hangs", "exec sleep 100")?;
+        ensure!(printed.contains("HasCRIU = true\n"), "{printed}");
+        ensure!(!printed.contains("locks"), "{printed}");
+        Ok(())
+    });
+}
+
+#[test]
 fn a_criu_that_hangs_is_an_answer_too() {
     run(|host| {
-        let text = "printf '#!/bin/sh\\nexec sleep 100\\n' >/tmp/hang && chmod 755 /tmp/hang
+        let text = "printf '#!/bin/sh\\nexec sleep 1234\\n' >/tmp/hang && chmod 755 /tmp/hang
             mount --bind /tmp/hang /usr/sbin/criu && $probe && [ -z \"$(ls -A $dir)\" ]
-            ! pgrep -fx 'sleep 100'";
+            ! pgrep -fx 'sleep 1234'";
         refused(&script(host, "hang", text)?, &["more than"])
     });
 }

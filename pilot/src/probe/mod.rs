@@ -28,7 +28,7 @@ use file_transfer_plugin::host;
 use nix::sys::signal::Signal;
 
 use crate::specimen::{self, parts};
-use patience::Patience;
+use patience::{PART, Patience, TRIAL};
 use place::Place;
 use run::Run;
 
@@ -70,13 +70,15 @@ fn attempt(starter: Option<PathBuf>, dir: &Path, patience: &mut Patience) -> Res
     };
     let criu = criu_version(&trial, patience)?;
     let all: Vec<_> = parts::names().collect();
+    patience.allow(TRIAL);
     let abilities = match trial.freeze_and_thaw(&all, patience) {
         Ok(abilities) => abilities,
         Err(error) if error.is::<Stopped>() => return Err(error),
         Err(_) => {
+            patience.allow(TRIAL);
             let mut abilities = trial.freeze_and_thaw(&[], patience)?;
-            patience.shorten();
             for name in all {
+                patience.allow(PART);
                 match trial.freeze_and_thaw(&[name], patience) {
                     Ok(found) => abilities.extend(found),
                     Err(error) if error.is::<Stopped>() => return Err(error),

@@ -6,12 +6,15 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-/// A dump and a restore take 50 ms; a node that needs this long is no good one.
-const LIMIT: Duration = Duration::from_secs(20);
+/// All of a probe, whatever happens: a glidein waits for it at its start.
+const LIMIT: Duration = Duration::from_secs(30);
 
-/// For the parts of a job that cannot be had together: they are good to know and
-/// nothing to wait for.
-const REST: Duration = Duration::from_secs(5);
+/// One freeze and thaw, which takes 0.3 s; a node that needs this long is no good
+/// one. Twice fits into the whole: what hangs with all parts may work with none.
+pub(crate) const TRIAL: Duration = Duration::from_secs(12);
+
+/// For a part that hangs alone: it is good to know and nothing to wait for.
+pub(crate) const PART: Duration = Duration::from_secs(3);
 
 const POLL: Duration = Duration::from_millis(1);
 
@@ -23,6 +26,7 @@ pub(crate) struct Stopped(Signal);
 /// A deadline for all of a probe.
 pub(crate) struct Patience {
     begun: Instant,
+    end: Instant,
     deadline: Instant,
     signals: SignalFd,
 }
@@ -40,14 +44,16 @@ impl Patience {
         let begun = Instant::now();
         Ok(Patience {
             begun,
-            deadline: begun + LIMIT,
+            end: begun + LIMIT,
+            deadline: begun + TRIAL,
             signals: SignalFd::with_flags(&mask, flags).context("cannot wait for signals")?,
         })
     }
 
-    /// The answer is known; what is asked now may stay open.
-    pub(crate) fn shorten(&mut self) {
-        self.deadline = self.deadline.min(Instant::now() + REST);
+    /// What comes next has that long, or what is left.
+    pub(crate) fn allow(&mut self, limit: Duration) {
+        self.begun = Instant::now();
+        self.deadline = self.end.min(self.begun + limit);
     }
 
     /// Lets a moment pass; an error when there is none left.
