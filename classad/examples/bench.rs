@@ -110,10 +110,7 @@ fn text(options: &Options) -> Result<(), Box<dyn Error>> {
         options.run(&format!("parse.{name}.old"), 1, || parse_old(&old));
     }
     let slot = ClassAd::parse_old(&options.read("slot.old.ad")?)?;
-    let requirements = slot
-        .get("Start")
-        .ok_or("the slot lacks Start")?
-        .to_string();
+    let requirements = slot.get("Start").ok_or("the slot lacks Start")?.to_string();
     options.run("parse.expr.requirements", 1, || {
         i64::from(Expr::parse(&requirements).is_ok())
     });

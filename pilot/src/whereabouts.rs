@@ -158,7 +158,6 @@ fn refusals(slot: &ClassAd, image: Option<&Fingerprint>) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
 
     use file_transfer_plugin::fingerprint::{Kernel, Version, requirements};
 
@@ -226,19 +225,5 @@ mod tests {
         let said = summary(&job, ads(&slot(Some(&print("avx")), true))).unwrap();
         assert!(said.starts_with("1 of 1 slots"), "{said}");
         assert!(said.contains("no image yet"), "{said}");
-    }
-
-    /// `cargo test -p pilot --release -- --ignored --nocapture ten_thousand`
-    #[test]
-    #[ignore = "a measurement"]
-    fn ten_thousand_slots_take_a_blink() {
-        let filler: String = (0..180)
-            .map(|i| format!("Attribute{i} = \"value {i}\"\n"))
-            .collect();
-        let one = slot(Some(&print("avx,avx2,fma")), true) + &filler + "\n";
-        let text = one.repeat(10_000);
-        let begun = Instant::now();
-        let said = summary(&job(), ads(&text)).unwrap();
-        println!("{said}{:?}", begun.elapsed());
     }
 }
