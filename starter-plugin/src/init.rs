@@ -22,7 +22,7 @@ use anyhow::bail;
 use caps::CapSet;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::prctl::set_pdeathsig;
+use nix::sys::prctl::{set_child_subreaper, set_pdeathsig};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
@@ -201,7 +201,7 @@ fn watch(init: &Init, channel: &Channel, children: &SignalFd, job: Pid) -> anyho
 
 /// Starts the dump of a job that can be dumped.
 fn freeze(init: &Init, job: Pid) -> Result<(Child, Clocks), String> {
-    if let Some(reason) = preflight::blocker(Path::new("/proc")) {
+    if let Some(reason) = preflight::blocker(Path::new("/proc"), job) {
         return Err(reason);
     }
     // Before the freeze: what passes from here on is lost to the job's clock, a
@@ -256,6 +256,9 @@ fn start(job: &JobCommand) -> Result<Pid, (String, i32)> {
             .stderr(Stdio::from(append("stderr")?));
         sys::before_exec(&mut command, || {
             setsid()?;
+            // A process whose parent ends stays in the job's tree, which is what CRIU
+            // dumps: as pid 1's child it would be left out, and be missed after the thaw.
+            set_child_subreaper(true)?;
             caps::clear(None, CapSet::Ambient)
                 .and_then(|()| caps::clear(None, CapSet::Inheritable))
                 .map_err(io::Error::other)
