@@ -12,6 +12,9 @@ use crate::roots::{self, HtCondor};
 /// The programs.
 pub const NAMES: [&str; 3] = ["criu-starter", "criu-pilot", "criu-transfer"];
 
+/// What is frozen and thawed by the tests; not shipped.
+pub const SPECIMENS: &str = "specimens";
+
 const MUSL: &str = "x86_64-unknown-linux-musl";
 const GNU: &str = "x86_64-unknown-linux-gnu";
 
@@ -57,7 +60,7 @@ fn cargo_build(target: &str, environment: &[(&str, &str)]) -> Result<PathBuf> {
         .current_dir(machine::workspace())
         .envs(environment.iter().copied())
         .stdin(Stdio::null());
-    for name in NAMES {
+    for name in NAMES.into_iter().chain([SPECIMENS]) {
         cargo.args(["--bin", name]);
     }
     // Cargo's own variables describe the package that runs this, not those that are built.

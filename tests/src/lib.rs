@@ -16,6 +16,7 @@
 //! | [`submit`] | [`submit::Submit`] -> [`job::Job`] |
 //! | [`events`] | event log -> [`events::Event`]s |
 //! | [`job`] | a job -> its starts, evictions, end, output |
+//! | [`specimens`] | small programs, each with one kind of state that a freeze must keep |
 //! | [`wait`] | a condition and a limit -> its value, or the logs that matter ([`logs`]) |
 //! | [`cli`] | the `pool` command |
 //! | [`xtask`] | the `cargo xtask` command |
@@ -52,6 +53,8 @@ pub mod submit;
 pub mod events;
 
 pub mod job;
+
+pub mod specimens;
 
 pub mod wait;
 

@@ -2,5 +2,6 @@
 #![forbid(unsafe_code)]
 
 mod pool;
+mod programs;
 mod survive;
 mod traces;
