@@ -272,6 +272,9 @@ fn start(job: &JobCommand) -> Result<Pid, (String, i32)> {
             .stderr(Stdio::from(append("stderr")?));
         sys::before_exec(&mut command, || {
             setsid()?;
+            // Ours would be the job's for life: with SIGCHLD blocked a program never
+            // hears of its children's ends.
+            SigSet::empty().thread_set_mask()?;
             // A process whose parent ends stays in the job's tree, which is what CRIU
             // dumps: as pid 1's child it would be left out, and be missed after the thaw.
             set_child_subreaper(true)?;
