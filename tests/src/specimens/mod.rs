@@ -49,6 +49,7 @@ scripts!(
     "netlink",
     "pidfd",
     "posix-shm",
+    "python-forkserver-join",
     "python-forkserver-pool",
     "python-forkserver-queue",
     "python-pool",

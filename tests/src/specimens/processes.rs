@@ -7,7 +7,7 @@ use std::sync::{Arc, Barrier, Condvar, Mutex};
 use anyhow::{Context, Result, ensure};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{Pid, getpgid, getpid, getppid, getsid, setpgid, setsid};
@@ -15,7 +15,7 @@ use nix::unistd::{Pid, getpgid, getpid, getppid, getsid, setpgid, setsid};
 use super::{Program, again, freeze};
 
 pub(super) const PROGRAMS: &[(&str, Program)] = &[
-    ("plain", freeze),
+    ("plain", plain),
     ("threads", threads),
     ("tree", tree),
     ("branch", branch),
@@ -34,6 +34,16 @@ pub(super) const PROGRAMS: &[(&str, Program)] = &[
     ("code-85", code_85),
     ("memory", memory),
 ];
+
+/// Nothing of its own; and nothing of ours: no signal is blocked.
+fn plain() -> Result<()> {
+    let blocked = SigSet::thread_get_mask()?;
+    ensure!(blocked == SigSet::empty(), "{blocked:?} are blocked");
+    freeze()?;
+    let blocked = SigSet::thread_get_mask()?;
+    ensure!(blocked == SigSet::empty(), "{blocked:?} are blocked");
+    Ok(())
+}
 
 /// Eight threads, each with a name, a sum of its own and a turn in a ring.
 fn threads() -> Result<()> {

@@ -165,6 +165,7 @@ pub(super) const TABLE: &[Row] = &[
     script("languages", "python3", "python-queue.py", "python multiprocessing, queues").refused("multiprocessing"),
     script("languages", "python3", "python-pool.py", "python multiprocessing, a pool").refused("multiprocessing"),
     script("languages", "python3", "python-forkserver-queue.py", "python multiprocessing by forkserver, queues"),
+    script("languages", "python3", "python-forkserver-join.py", "python multiprocessing by forkserver, a worker that ends"),
     script("languages", "python3", "python-forkserver-pool.py", "python multiprocessing by forkserver, a pool"),
     script("languages", "python3", "python-shared-memory.py", "python multiprocessing, shared memory"),
     script("languages", "python3", "terminal.py", "pseudo-terminal with a shell on it"),
