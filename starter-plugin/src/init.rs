@@ -22,7 +22,7 @@ use anyhow::bail;
 use caps::CapSet;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::prctl::set_pdeathsig;
+use nix::sys::prctl::{set_child_subreaper, set_pdeathsig};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
@@ -32,7 +32,9 @@ use serde::{Deserialize, Serialize};
 use crate::channel::Channel;
 use crate::criu::{Criu, DUMP_LOG, ImageDir, PID_FILE, RESTORE_LOG};
 use crate::job::JobCommand;
+use crate::mapped::Names;
 use crate::namespaces::{Clocks, Mounts, SANDBOX, mount_all};
+use crate::unkept::{self, Unkept};
 use crate::{preflight, sys};
 
 /// The job's files for its standard streams, inside the sandbox, so that they
@@ -137,7 +139,7 @@ fn serve(init: Init, channel: &Channel) -> anyhow::Result<()> {
 
 /// The loop of a job that runs.
 fn watch(init: &Init, channel: &Channel, children: &SignalFd, job: Pid) -> anyhow::Result<()> {
-    let mut dump: Option<(Child, Clocks)> = None;
+    let mut dump: Option<Freezing> = None;
     let mut ended: Option<Exit> = None;
     loop {
         let mut ready = [
@@ -173,18 +175,14 @@ fn watch(init: &Init, channel: &Channel, children: &SignalFd, job: Pid) -> anyho
             let pid = status.pid();
             if pid == Some(job) {
                 ended = exit_of(status);
-            } else if let Some((child, clocks)) = &dump
-                && pid.map(Pid::as_raw) == i32::try_from(child.id()).ok()
-            {
-                let complete = matches!(status, WaitStatus::Exited(_, 0));
-                let clocks = *clocks;
-                dump = None;
-                if complete {
+            } else if let Some(freezing) = dump.take_if(|dump| pid == Some(pid_of(&dump.criu))) {
+                if matches!(status, WaitStatus::Exited(_, 0)) {
                     return channel.send(&Event::Dumped {
-                        monotonic_ns: clocks.monotonic_ns,
-                        boottime_ns: clocks.boottime_ns,
+                        monotonic_ns: freezing.clocks.monotonic_ns,
+                        boottime_ns: freezing.clocks.boottime_ns,
                     });
                 }
+                freezing.names.remove();
                 channel.send(&Event::DumpFailed {
                     message: init.images.why(DUMP_LOG),
                 })?;
@@ -199,19 +197,37 @@ fn watch(init: &Init, channel: &Channel, children: &SignalFd, job: Pid) -> anyho
     }
 }
 
+/// A dump under way.
+struct Freezing {
+    criu: Child,
+    clocks: Clocks,
+    names: Names,
+}
+
 /// Starts the dump of a job that can be dumped.
-fn freeze(init: &Init, job: Pid) -> Result<(Child, Clocks), String> {
-    if let Some(reason) = preflight::blocker(Path::new("/proc")) {
+fn freeze(init: &Init, job: Pid) -> Result<Freezing, String> {
+    let proc = Path::new("/proc");
+    if let Some(reason) = preflight::blocker(proc, job) {
         return Err(reason);
     }
+    Unkept::of(proc)
+        .save(&init.images.file(unkept::FILE))
+        .map_err(|error| format!("cannot note what CRIU leaves out: {error}"))?;
+    let names = Names::give(proc);
     // Before the freeze: what passes from here on is lost to the job's clock, a
     // few milliseconds in its past, never its future.
     let clocks = Clocks::now();
-    let child = init
-        .criu
-        .dump(job.as_raw(), &init.images)
-        .map_err(|error| format!("cannot start CRIU: {error}"))?;
-    Ok((child, clocks))
+    match init.criu.dump(job.as_raw(), &init.images) {
+        Ok(criu) => Ok(Freezing {
+            criu,
+            clocks,
+            names,
+        }),
+        Err(error) => {
+            names.remove();
+            Err(format!("cannot start CRIU: {error}"))
+        }
+    }
 }
 
 fn reap_next() -> nix::Result<Option<WaitStatus>> {
@@ -256,6 +272,12 @@ fn start(job: &JobCommand) -> Result<Pid, (String, i32)> {
             .stderr(Stdio::from(append("stderr")?));
         sys::before_exec(&mut command, || {
             setsid()?;
+            // Ours would be the job's for life: with SIGCHLD blocked a program never
+            // hears of its children's ends.
+            SigSet::empty().thread_set_mask()?;
+            // A process whose parent ends stays in the job's tree, which is what CRIU
+            // dumps: as pid 1's child it would be left out, and be missed after the thaw.
+            set_child_subreaper(true)?;
             caps::clear(None, CapSet::Ambient)
                 .and_then(|()| caps::clear(None, CapSet::Inheritable))
                 .map_err(io::Error::other)
@@ -305,7 +327,10 @@ fn thaw(criu: &Criu, images: &ImageDir) -> Result<Pid, String> {
         Id::Pid(pid),
         WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT,
     ) {
-        Ok(_) => Ok(pid),
+        Ok(_) => {
+            Unkept::load(&images.file(unkept::FILE)).restore(Path::new("/proc"));
+            Ok(pid)
+        }
         Err(errno) => Err(format!("the restored process {pid} is not ours: {errno}")),
     }
 }

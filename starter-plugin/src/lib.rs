@@ -9,7 +9,9 @@
 //! | `sandbox` | the scratch directory, so arranged that one file leaves it |
 //! | `restore` | which image to go on from |
 //! | `launch`, `namespaces` | the job's own little machine |
-//! | `preflight` | what would make a dump succeed and its restore wrong |
+//! | `preflight` | what would make a dump fail, or succeed and its restore be wrong |
+//! | `mapped` | names for mapped files that have lost theirs |
+//! | `unkept` | what CRIU does not bring back |
 //! | `init` | pid 1 in it: starts, restores, dumps, reaps |
 //! | `supervise` | the outer process: how the job begins, what a slot owes to the queue |
 //! | `running` | the job's life: output, signals, to its end or its image |
@@ -35,9 +37,11 @@ mod launch;
 mod namespaces;
 
 mod init;
+mod mapped;
 mod preflight;
 mod running;
 mod supervise;
+mod unkept;
 
 mod relay;
 mod vacate;

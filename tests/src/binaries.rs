@@ -23,11 +23,24 @@ pub fn dir() -> Result<&'static Path> {
         .map_err(|error| anyhow!("{error}"))
 }
 
-/// The demo's job, static too: it runs on hosts that have a libc of their own.
+/// The demo's job and the tests' specimens, static too: they run on hosts that have a libc of their own.
 ///
-/// Built apart from the programs, for it is of this package: in one build each change here would make theirs slower.
+/// Built apart from the programs, for they are of this package: in one build each change here would make theirs slower.
+fn of_this_package() -> Result<&'static Path> {
+    static DIR: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    DIR.get_or_init(|| build(&["sieve", "specimens"]).map_err(|error| format!("{error:#}")))
+        .as_deref()
+        .map_err(|error| anyhow!("{error}"))
+}
+
+/// The demo's job.
 pub fn sieve() -> Result<PathBuf> {
-    Ok(build(&["sieve"])?.join("sieve"))
+    Ok(of_this_package()?.join("sieve"))
+}
+
+/// What is frozen and thawed by the tests.
+pub fn specimens() -> Result<PathBuf> {
+    Ok(of_this_package()?.join("specimens"))
 }
 
 fn build(names: &[&str]) -> Result<PathBuf> {

@@ -16,6 +16,7 @@
 //! | [`submit`] | [`submit::Submit`] -> [`job::Job`] |
 //! | [`events`] | event log -> [`events::Event`]s |
 //! | [`job`] | a job -> its starts, evictions, end, output |
+//! | [`specimens`] | small programs, each with one kind of state that a freeze must keep |
 //! | [`wait`] | a condition and a limit -> its value, or the logs that matter ([`logs`]) |
 //! | [`cli`] | the `pool` command |
 //! | [`demo`] | the `cargo demo` command and its job |
@@ -53,6 +54,8 @@ pub mod submit;
 pub mod events;
 
 pub mod job;
+
+pub mod specimens;
 
 pub mod wait;
 

@@ -153,6 +153,9 @@ impl Pool {
             host.wait_started()?;
             host.furnish(self.hosts())?;
         }
+        if spec.bare {
+            return Ok(());
+        }
         self.ap().start_condor(
             spec.version,
             &condor_config::access_point(self.ap(), &spec.config),
@@ -312,7 +315,8 @@ impl Drop for Pool {
 
 impl Layout {
     fn new(spec: &Spec, dir: &Path) -> Self {
-        let mut hosts = vec![Host::new(dir, "ap", 1, Role::AccessPoint)];
+        let first = if spec.bare { "node" } else { "ap" };
+        let mut hosts = vec![Host::new(dir, first, 1, Role::AccessPoint)];
         for (index, ep) in (1_u8..).zip(&spec.eps) {
             hosts.push(Host::new(dir, &format!("ep{index}"), index + 1, ep.role));
         }

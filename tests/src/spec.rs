@@ -91,6 +91,7 @@ pub struct Spec {
     pub(crate) version: HtCondor,
     pub(crate) eps: Vec<Ep>,
     pub(crate) config: Vec<String>,
+    pub(crate) bare: bool,
 }
 
 impl Spec {
@@ -100,6 +101,15 @@ impl Spec {
             version,
             eps: Vec::new(),
             config: Vec::new(),
+            bare: false,
+        }
+    }
+
+    /// One host with no daemon of HTCondor's, for what is done by hand.
+    pub fn bare(version: HtCondor) -> Self {
+        Self {
+            bare: true,
+            ..Self::new(version)
         }
     }
 

@@ -7,5 +7,6 @@ mod pilot_advertise;
 mod pilot_configure;
 mod pilot_probe;
 mod pool;
+mod programs;
 mod survive;
 mod traces;

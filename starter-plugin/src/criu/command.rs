@@ -13,6 +13,7 @@ use std::process::{Child, Command, Stdio};
 
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open};
+use nix::sys::signal::SigSet;
 use nix::sys::stat::Mode;
 use thiserror::Error;
 
@@ -219,6 +220,8 @@ impl Criu {
             .args(options);
         sys::before_exec(&mut command, move || {
             fcntl(&dir, FcntlArg::F_SETFD(FdFlag::empty()))?;
+            // A restore hears by SIGCHLD that a process of the job's has failed.
+            SigSet::empty().thread_set_mask()?;
             keep_capabilities().map_err(io::Error::other)
         });
         command.spawn()

@@ -20,14 +20,24 @@ const KNOWN: &[Known] = &[
         way_out: "switch the program to ordinary or epoll I/O (UV_USE_IO_URING=0 for node)",
     },
     Known {
+        piece: "send_fds failed (-22)",
+        cause: "the job has a descriptor that the kernel hands to nobody, which is io_uring",
+        way_out: "switch the program to ordinary or epoll I/O (UV_USE_IO_URING=0 for node)",
+    },
+    Known {
+        piece: "Can't get 1:16 opt",
+        cause: "the job has a TCP or UDP socket, which CRIU 4.1 cannot read on Linux 6.16 and newer",
+        way_out: "ask for slots with CRIU 4.2 or newer",
+    },
+    Known {
         piece: "suspending seccomp failed",
         cause: "the job has a seccomp filter of its own, which only root can suspend",
         way_out: "run the program without its sandbox option",
     },
     Known {
         piece: "Can't open mapped [",
-        cause: "the job has mapped a file that was deleted (semaphores and shared memory of python multiprocessing do this)",
-        way_out: "use a slot whose CRIU runs as root, or a start method without shared semaphores",
+        cause: "the job has mapped a file that was deleted (python multiprocessing does this to its semaphores where it forks)",
+        way_out: "keep the file's name until it is unmapped (for python: multiprocessing.set_start_method('forkserver')), or use a slot whose CRIU runs as root",
     },
     Known {
         piece: "doesn't live in IPC ns",
@@ -40,7 +50,7 @@ const KNOWN: &[Known] = &[
         way_out: "open files by their path in the job's directory",
     },
     Known {
-        piece: "is not a child of",
+        piece: "Unseizable non-zombie",
         cause: "a process of the job is traced by a debugger",
         way_out: "let the job run without gdb or strace",
     },

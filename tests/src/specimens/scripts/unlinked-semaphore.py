@@ -1,0 +1,10 @@
+import ctypes
+c = libc()
+c.sem_open.restype = ctypes.c_void_p
+c.sem_open.argtypes = [ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_uint]
+c.sem_trywait.argtypes = [ctypes.c_void_p]
+semaphore = checked(c.sem_open(b"/sema", os.O_CREAT | os.O_EXCL, 0o600, 1))
+assert c.sem_unlink(b"/sema") == 0
+freeze()
+assert c.sem_trywait(semaphore) == 0 and c.sem_trywait(semaphore) == -1
+os._exit(7)

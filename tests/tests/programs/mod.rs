@@ -1,0 +1,127 @@
+//! A table of programs, each frozen and thawed by hand, without HTCondor and without any privilege.
+
+mod markdown;
+mod run;
+mod table;
+
+use std::collections::VecDeque;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::sync::{Mutex, OnceLock};
+
+use anyhow::{Context, Result};
+use tests::binaries;
+use tests::host::Host;
+use tests::pool::Pool;
+use tests::require;
+use tests::roots::HtCondor;
+use tests::spec::Spec;
+use tests::users::User;
+
+use table::{Row, TABLE};
+
+/// Rows of one test that run at a time: most of a row is waiting.
+const AT_ONCE: usize = 4;
+
+/// Where `tcp-outside` finds a server that is no part of it.
+const SERVER: &str = "127.0.0.1:7777";
+
+/// Answers with what it is told, for ever.
+const ECHO: &str = "
+import socketserver
+class Echo(socketserver.BaseRequestHandler):
+    def handle(self):
+        while data := self.request.recv(100): self.request.sendall(data)
+socketserver.ThreadingTCPServer.allow_reuse_address = True
+server = socketserver.ThreadingTCPServer(('127.0.0.1', 7777), Echo)
+print('listening', flush=True)
+server.serve_forever()
+";
+
+macro_rules! families {
+    ($($name:ident),+ $(,)?) => {
+        mod criu_4_1_1 { $(#[test] fn $name() { super::family(super::HtCondor::V23_9, stringify!($name)); })+ }
+        mod criu_4_2_1 { $(#[test] fn $name() { super::family(super::HtCondor::V25, stringify!($name)); })+ }
+
+        #[test]
+        fn every_row_is_in_a_family_that_is_tested() {
+            for row in TABLE {
+                assert!([$(stringify!($name)),+].contains(&row.family), "{}", row.name());
+            }
+        }
+    };
+}
+
+families!(files, processes, events, sockets, memory, languages);
+
+/// Freezes and thaws every program of a family, and names all that went otherwise.
+fn family(version: HtCondor, family: &str) {
+    require!(root, namespaces, roots);
+    let host = match shared(version) {
+        Ok(pool) => pool.ap(),
+        Err(error) => panic!("{error}"),
+    };
+    // PROGRAM=name tries one row alone.
+    let only = std::env::var("PROGRAM").ok();
+    let rows = TABLE.iter().filter(|row| row.family == family);
+    let rows = rows.filter(|row| only.as_deref().is_none_or(|only| only == row.name()));
+    let queue: Mutex<VecDeque<&Row>> = Mutex::new(rows.collect());
+    let failures = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                loop {
+                    let next = queue.lock().expect("no row panics").pop_front();
+                    let Some(row) = next else { break };
+                    let outcome = row.outcomes[usize::from(version == HtCondor::V25)];
+                    if let Err(error) = run::check(row, outcome, host, SERVER) {
+                        let text = format!("{}: {error:#}", row.name());
+                        failures.lock().expect("no row panics").push(text);
+                    }
+                }
+            });
+        }
+    });
+    let failures = failures.into_inner().expect("no row panics");
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
+
+/// A host that lives as long as this process, with our programs on it.
+fn shared(version: HtCondor) -> &'static Result<Pool, String> {
+    static HOSTS: [OnceLock<Result<Pool, String>>; 2] = [OnceLock::new(), OnceLock::new()];
+    HOSTS[usize::from(version == HtCondor::V25)].get_or_init(|| {
+        let up = || -> Result<Pool> {
+            let pool = Pool::up(&Spec::bare(version))?;
+            furnish(pool.ap())?;
+            Ok(pool)
+        };
+        up().map_err(|error| format!("{error:#}"))
+    })
+}
+
+fn furnish(host: &Host) -> Result<()> {
+    let starter = binaries::dir()?.join("criu-starter");
+    for (name, from) in [
+        ("criu-starter", starter),
+        ("specimens", binaries::specimens()?),
+    ] {
+        host.write(
+            Path::new(run::BIN).join(name),
+            fs::read(from)?,
+            User::Root,
+            0o755,
+        )?;
+    }
+    let mut server: Child = host
+        .command(User::Root, "/")?
+        .args(["python3", "-c", ECHO])
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut line = String::new();
+    BufReader::new(server.stdout.take().context("a pipe")?).read_line(&mut line)?;
+    // It ends with the host; this thread is there to reap it.
+    std::thread::spawn(move || server.wait());
+    Ok(())
+}
