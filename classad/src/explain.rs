@@ -259,7 +259,7 @@ pub fn explain(left: &ClassAd, right: &ClassAd) -> Vec<Failure> {
 /// Whether an ad's own `Requirements` are true of another ad.
 fn accepts(ad: &ClassAd, other: &ClassAd) -> bool {
     let machine = Machine::pair(ad, other);
-    ops::truth(machine.evaluate_own(LEFT, name::REQUIREMENTS, Depth::full().deeper())) == Some(true)
+    ops::admits(machine.evaluate_own(LEFT, name::REQUIREMENTS, Depth::full().deeper()))
 }
 
 /// How many of a set of ads each clause of an ad's `Requirements` costs.

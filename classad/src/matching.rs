@@ -8,7 +8,7 @@ use crate::value::Value;
 /// What two ads say of each other.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MatchResult {
-    /// Both `Requirements` are true, or numbers other than zero.
+    /// Both `Requirements` are true, or numbers or relative times other than zero.
     pub symmetric: bool,
     /// What the left ad's `Requirements` say of the right ad.
     pub left_requirements: Value,
@@ -45,9 +45,12 @@ pub fn matches(left: &ClassAd, right: &ClassAd) -> MatchResult {
     };
     let left_requirements = evaluate(LEFT, name::REQUIREMENTS);
     let right_requirements = evaluate(RIGHT, name::REQUIREMENTS);
+    let admits = |value: &Value| match value {
+        Value::RelTime(seconds) => *seconds != 0.0,
+        other => other.truth() == Some(true),
+    };
     MatchResult {
-        symmetric: left_requirements.truth() == Some(true)
-            && right_requirements.truth() == Some(true),
+        symmetric: admits(&left_requirements) && admits(&right_requirements),
         left_requirements,
         right_requirements,
         left_rank: evaluate(LEFT, name::RANK),
@@ -60,8 +63,7 @@ pub fn is_match(left: &ClassAd, right: &ClassAd) -> bool {
     let machine = Machine::pair(left, right);
     // As in the library's match ad, these are two levels deep, and the right ad is asked first.
     let depth = Depth::full().deeper();
-    let holds =
-        |place| ops::truth(machine.evaluate_own(place, name::REQUIREMENTS, depth)) == Some(true);
+    let holds = |place| ops::admits(machine.evaluate_own(place, name::REQUIREMENTS, depth));
     holds(RIGHT) && holds(LEFT)
 }
 

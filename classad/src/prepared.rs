@@ -51,8 +51,7 @@ impl<'a> Prepared<'a> {
         let machine = Machine::pair(self.ad, other.ad);
         let (left, right) = (self.requirements.as_ref(), other.requirements.as_ref());
         let right = evaluate(&machine, RIGHT, name::REQUIREMENTS, right);
-        ops::truth(right) == Some(true)
-            && ops::truth(evaluate(&machine, LEFT, name::REQUIREMENTS, left)) == Some(true)
+        ops::admits(right) && ops::admits(evaluate(&machine, LEFT, name::REQUIREMENTS, left))
     }
 
     /// The `Rank` that this ad gives the other one, as [`rank`](crate::rank) tells.

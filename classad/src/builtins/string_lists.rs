@@ -72,12 +72,12 @@ pub(super) enum Summary {
     Max,
 }
 
-/// `sscanf("%lf")`, which unlike `strtod` does not step back from half an exponent.
+/// `sscanf("%lf")`, which unlike `strtod` does not step back from the `x` of half a hexadecimal number.
 fn scan(item: &[u8]) -> Option<f64> {
     let (value, len) = number::strtod(item)?;
+    let zero = matches!(&item[..len], [b'0'] | [b'+' | b'-', b'0']);
     match item[len..] {
-        [b'e' | b'E', ..] if item[..len].iter().any(u8::is_ascii_digit) => None,
-        [b'x' | b'X', ..] if item[..len].ends_with(b"0") && len <= 2 => None,
+        [b'x' | b'X', ..] if zero => None,
         _ => Some(value),
     }
 }

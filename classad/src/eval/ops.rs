@@ -18,6 +18,15 @@ pub(crate) fn truth(value: Val<'_>) -> Option<bool> {
     }
 }
 
+/// What a match makes of `Requirements`: as a condition does, and a relative time other than zero will do as well.
+#[inline]
+pub(crate) fn admits(value: Val<'_>) -> bool {
+    match value {
+        Val::Rel(seconds) => seconds != 0.0,
+        other => truth(other) == Some(true),
+    }
+}
+
 /// `&&` or `||`, after the left side did not decide.
 #[inline]
 pub(crate) fn logical<'a>(and: bool, left: Val<'a>, right: Val<'a>) -> Val<'a> {
