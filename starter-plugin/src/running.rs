@@ -190,10 +190,14 @@ impl Running {
             if ready[0].any().unwrap_or(false) {
                 break;
             }
-            if signals.next()? == Some(job.vacate_signal()) {
-                tracing::info!(stage = "vacated before it ran");
-                init.end();
-                return Ok(Thawed::Vacated);
+            while let Some(signal) = signals.next()? {
+                if signal == job.vacate_signal() {
+                    tracing::info!(stage = "vacated before it ran");
+                    init.end();
+                    return Ok(Thawed::Vacated);
+                }
+                // Pid 1 reads it when the job is there to get it.
+                init.channel.send(&Order::Signal(signal as i32))?;
             }
         }
         match init.channel.receive()? {
