@@ -13,6 +13,7 @@
 //! | [`condor_config`] | what a host is to be -> HTCondor's configuration |
 //! | `daemons` | a host and a configuration -> HTCondor's daemons on it |
 //! | [`pool`] | [`spec::Spec`] -> a running [`pool::Pool`] |
+//! | [`equipped`] | our programs on execution points and in jobs |
 //! | [`submit`] | [`submit::Submit`] -> [`job::Job`] |
 //! | [`events`] | event log -> [`events::Event`]s |
 //! | [`job`] | a job -> its starts, evictions, end, output |
@@ -50,6 +51,8 @@ mod daemons;
 pub mod pool;
 
 pub mod submit;
+
+pub mod equipped;
 
 pub mod events;
 

@@ -65,11 +65,30 @@ impl Submit {
 
     /// A command of the submit language; `+Name` for an attribute of the job. A later value replaces an earlier one.
     #[must_use]
-    pub fn set(mut self, key: &str, value: impl Into<String>) -> Self {
+    pub fn set(self, key: &str, value: impl Into<String>) -> Self {
+        let mut replaced = self.without(key);
+        replaced.lines.push((key.to_owned(), value.into()));
+        replaced
+    }
+
+    /// Without a command that was set before.
+    #[must_use]
+    pub fn without(mut self, key: &str) -> Self {
         self.lines
             .retain(|(name, _)| !name.eq_ignore_ascii_case(key));
-        self.lines.push((key.to_owned(), value.into()));
         self
+    }
+
+    /// A further clause for its requirements.
+    #[must_use]
+    pub fn requiring(self, clause: &str) -> Self {
+        let before = self
+            .lines
+            .iter()
+            .find(|(name, _)| name.eq_ignore_ascii_case("requirements"))
+            .map(|(_, value)| format!("{value} && "));
+        let all = before.unwrap_or_default() + "(" + clause + ")";
+        self.set("requirements", all)
     }
 
     /// Only hosts of that name match.

@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 
 use anyhow::{Context, Result, ensure};
 use tests::binaries;
+use tests::equipped::{equipped, pilot_says};
 use tests::events::Exit;
 use tests::host::Host;
 use tests::pool::Pool;
@@ -28,30 +29,19 @@ on_both_versions!(
 
 const SITE: &str = "/usr/libexec/condor";
 
-fn pilot_says(args: &[&str]) -> Result<String> {
-    let output = std::process::Command::new(binaries::dir()?.join("criu-pilot"))
-        .args(args)
-        .output()?;
-    ensure!(output.status.success(), "criu-pilot {args:?}: {output:?}");
-    Ok(String::from_utf8(output.stdout)?)
-}
-
 /// `ep1` and `ep3` say it by STARTD_CRON, `ep2` is a glidein as glideinWMS makes it.
 fn spec(version: HtCondor) -> Result<Spec> {
     let built = binaries::dir()?;
-    let with_programs = |ep: Ep, dir: &str| {
-        ["criu-pilot", "criu-starter"]
-            .into_iter()
-            .fold(ep, |ep, name| {
-                ep.install(built.join(name), format!("{dir}/{name}"))
-            })
-    };
-    let ep = pilot_says(&["configure", "ep", "--pilot", &format!("{SITE}/criu-pilot")])?;
+    let glidein = ["criu-pilot", "criu-starter"]
+        .into_iter()
+        .fold(Ep::glidein(), |ep, name| {
+            ep.install(built.join(name), format!("/home/pilot/glide/client/{name}"))
+        });
     Ok(Spec::new(version)
         .config(pilot_says(&["configure", "ap"])?)
-        .ep(with_programs(Ep::root(), SITE).config(ep.clone()))
-        .ep(with_programs(Ep::glidein(), "/home/pilot/glide/client"))
-        .ep(with_programs(Ep::root(), SITE).config(ep)))
+        .ep(equipped(Ep::root())?)
+        .ep(glidein)
+        .ep(equipped(Ep::root())?))
 }
 
 /// Nobody drops it: its guard ends it when the test process is gone.

@@ -1,17 +1,15 @@
 //! What `criu-pilot configure glidein` is for: a pilot with glideinWMS's own defaults asks no job to leave, one with it does.
 
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use tests::binaries;
+use tests::equipped::{pilot_says, survivor, with_programs};
 use tests::events::{Event, Exit, Kind};
 use tests::job::{Job, LIMIT};
 use tests::pool::Pool;
 use tests::require;
 use tests::roots::HtCondor;
 use tests::spec::{Ep, Spec};
-use tests::submit::Submit;
 use tests::users::User;
 
 const LAST: u32 = 400;
@@ -24,22 +22,8 @@ exit 7
 
 const PILOT: &str = "/home/pilot/glide/main/criu-pilot";
 
-fn pilot_says(args: &[&str]) -> Result<String> {
-    let output = Command::new(binaries::dir()?.join("criu-pilot"))
-        .args(args)
-        .output()?;
-    ensure!(output.status.success(), "criu-pilot {args:?}: {output:?}");
-    Ok(String::from_utf8(output.stdout)?)
-}
-
 /// `ep1` has the attributes alone, `ep2` and `ep3` the policy too.
 fn pool(version: HtCondor) -> Result<Pool> {
-    let built = binaries::dir()?;
-    let with_programs = |ep: Ep| {
-        ["criu-pilot", "criu-starter"]
-            .into_iter()
-            .fold(ep, |ep, name| ep.install(built.join(name), name))
-    };
     let all = pilot_says(&["configure", "glidein", "--pilot", PILOT])?;
     let attributes: String = all
         .lines()
@@ -48,9 +32,9 @@ fn pool(version: HtCondor) -> Result<Pool> {
         .collect();
     Pool::up(
         &Spec::new(version)
-            .ep(with_programs(Ep::glidein()).config(attributes))
-            .ep(with_programs(Ep::glidein()).config(all.clone()))
-            .ep(with_programs(Ep::glidein()).config(all)),
+            .ep(with_programs(Ep::glidein())?.config(attributes))
+            .ep(with_programs(Ep::glidein())?.config(all.clone()))
+            .ep(with_programs(Ep::glidein())?.config(all)),
     )
 }
 
@@ -60,28 +44,9 @@ fn job<'p>(pool: &'p Pool, hosts: &[&str]) -> Result<Job<'p>> {
         .iter()
         .map(|host| format!("TARGET.Machine == \"{host}.pool\""))
         .collect();
-    let here = here.join(" || ");
-    let mut submit = Submit::new("criu-starter")
-        .program(
-            "criu-starter",
-            std::fs::read(binaries::dir()?.join("criu-starter"))?,
-        )
-        .program("count.sh", COUNT)
-        .arguments("run -- ./count.sh")
-        .set("transfer_input_files", "count.sh");
-    for line in pilot_says(&["configure", "submit"])?.lines() {
-        let Some((key, value)) = line.split_once(" = ").filter(|_| !line.starts_with('#')) else {
-            continue;
-        };
-        submit = match key {
-            "max_job_retirement_time" => submit,
-            "requirements" => submit.set(
-                key,
-                format!("{value} && ({here}) && TARGET.Name =!= MY.LastRemoteHost"),
-            ),
-            _ => submit.set(key, value),
-        };
-    }
+    let submit = survivor("count.sh", COUNT, "")?
+        .without("max_job_retirement_time")
+        .requiring(&here.join(" || "));
     pool.submit(&submit)
 }
 

@@ -1,10 +1,10 @@
 //! The promise: a job with `+WantCRIU = true` loses nothing with its slot.
 
-use std::process::Command;
 use std::sync::OnceLock;
 
 use anyhow::{Context, Result, ensure};
 use tests::binaries;
+use tests::equipped::{equipped, survivor};
 use tests::events::Exit;
 use tests::job::Job;
 use tests::pool::Pool;
@@ -48,23 +48,13 @@ on_both_versions!(
 );
 
 fn spec(version: HtCondor) -> Result<Spec> {
-    let built = binaries::dir()?;
-    let ep = |ep: Ep, dir: &str| -> Result<Ep> {
-        let pilot = format!("{dir}/criu-pilot");
-        let ep = ep.config(pilot_says(&["configure", "ep", "--pilot", &pilot])?);
-        let names = ["criu-pilot", "criu-starter"];
-        Ok(names.into_iter().fold(ep, |ep, name| {
-            ep.install(built.join(name), format!("{dir}/{name}"))
-        }))
-    };
-    let (site, glidein) = ("/usr/libexec/condor", "/home/pilot/glide/main");
     Ok(Spec::new(version)
-        .ep(ep(Ep::root(), site)?)
-        .ep(ep(Ep::root(), site)?)
-        .ep(ep(Ep::glidein(), glidein)?)
-        .ep(ep(Ep::glidein(), glidein)?)
-        .ep(ep(Ep::root().without_criu(), site)?)
-        .ep(ep(Ep::root(), site)?))
+        .ep(equipped(Ep::root())?)
+        .ep(equipped(Ep::root())?)
+        .ep(equipped(Ep::glidein())?)
+        .ep(equipped(Ep::glidein())?)
+        .ep(equipped(Ep::root().without_criu())?)
+        .ep(equipped(Ep::root())?))
 }
 
 /// Nobody drops it: its guard ends it when the test process is gone.
@@ -86,43 +76,10 @@ fn on_shared_pool(version: HtCondor, test: fn(&Pool) -> Result<()>) {
     }
 }
 
-fn pilot_says(args: &[&str]) -> Result<String> {
-    let output = Command::new(binaries::dir()?.join("criu-pilot"))
-        .args(args)
-        .output()?;
-    ensure!(output.status.success(), "criu-pilot {args:?}: {output:?}");
-    Ok(String::from_utf8(output.stdout)?)
-}
-
-/// The counting job with the lines that `criu-pilot configure submit` prints,
-/// on these hosts only and on another one each time.
+/// The counting job, on these hosts only.
 fn counting_job(hosts: [&str; 2]) -> Result<Submit> {
     let here = hosts.map(|host| format!("TARGET.Machine == \"{host}.pool\""));
-    counting_job_where(&here.join(" || "))
-}
-
-fn counting_job_where(here: &str) -> Result<Submit> {
-    let mut submit = Submit::new("criu-starter")
-        .program(
-            "criu-starter",
-            std::fs::read(binaries::dir()?.join("criu-starter"))?,
-        )
-        .program("count.sh", COUNT)
-        .arguments("run -- ./count.sh")
-        .set("transfer_input_files", "count.sh");
-    for line in pilot_says(&["configure", "submit"])?.lines() {
-        if line.starts_with('#') {
-            continue;
-        }
-        let (key, value) = line.split_once(" = ").context("a submit line")?;
-        let value = if key == "requirements" {
-            format!("{value} && ({here}) && TARGET.Name =!= MY.LastRemoteHost")
-        } else {
-            value.to_owned()
-        };
-        submit = submit.set(key, value);
-    }
-    Ok(submit)
+    Ok(survivor("count.sh", COUNT, "")?.requiring(&here.join(" || ")))
 }
 
 fn two_evictions_between_a_sites_own_nodes(pool: &Pool) -> Result<()> {
@@ -244,9 +201,10 @@ fn a_slot_that_cannot_restore_gives_the_job_back_with_its_image(pool: &Pool) -> 
     let criu = "#!/bin/sh\n[ \"$1\" = --version ] && echo Version: 9.9.9\nexit 1\n";
     broken.write("/usr/sbin/criu", criu, User::Root, 0o755)?;
     // First on the good one, then on the broken one, then back.
-    let job = pool.submit(&counting_job_where(
-        "TARGET.Machine == \"ep1.pool\" || (TARGET.Machine == \"ep6.pool\" && NumJobStarts > 0)",
-    )?)?;
+    let job = pool.submit(
+        &counting_job(["ep1", "ep6"])?
+            .requiring("TARGET.Machine == \"ep1.pool\" || NumJobStarts > 0"),
+    )?;
     ensure!(job.wait_start(1)? == "ep1");
     job.wait_scratch(".criu/srv/numbers", |text| {
         (text.lines().count() > 20).then_some(())

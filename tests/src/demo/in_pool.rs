@@ -1,15 +1,14 @@
 //! The job in a pool of HTCondor: an access point, a site's own node, and a glidein without any capability.
 
 use std::fs;
-use std::path::Path;
-use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 
 use super::screen::Row;
 use super::sieve::{self, Progress, Work};
 use super::stage::{self, ARCHIVE, Stage, Told};
 use super::watch::{Image, Look, World};
+use crate::equipped::{equipped, survivor};
 use crate::events::{Event, Kind};
 use crate::host::Role;
 use crate::job::Job;
@@ -21,58 +20,18 @@ use crate::{binaries, logs};
 
 /// Brings up the pool.
 pub fn up(version: HtCondor) -> Result<Pool> {
-    let built = binaries::dir()?;
-    let ep = |ep: Ep, dir: &str| -> Result<Ep> {
-        let pilot = format!("{dir}/criu-pilot");
-        let ep = ep.config(pilot_says(&["configure", "ep", "--pilot", &pilot])?);
-        let names = ["criu-pilot", "criu-starter"];
-        Ok(names.into_iter().fold(ep, |ep, name| {
-            ep.install(built.join(name), format!("{dir}/{name}"))
-        }))
-    };
     let spec = Spec::new(version)
-        .ep(ep(Ep::root(), "/usr/libexec/condor")?)
-        .ep(ep(Ep::glidein(), "/home/pilot/glide/main")?);
+        .ep(equipped(Ep::root())?)
+        .ep(equipped(Ep::glidein())?);
     Pool::up(&spec)
 }
 
-fn pilot_says(args: &[&str]) -> Result<String> {
-    let output = Command::new(binaries::dir()?.join("criu-pilot"))
-        .args(args)
-        .stdin(Stdio::null())
-        .output()
-        .context("run criu-pilot")?;
-    ensure!(output.status.success(), "criu-pilot {args:?}: {output:?}");
-    Ok(String::from_utf8(output.stdout)?)
-}
-
-/// The job with the lines that `criu-pilot configure submit` prints, and one more so that it does not come back to the host it left.
-fn protected(work: Work) -> Result<Submit> {
-    let read = |path: &Path| fs::read(path).with_context(|| format!("read {}", path.display()));
-    let arguments = work.arguments().join(" ");
-    let mut submit = Submit::new("criu-starter")
-        .program(
-            "criu-starter",
-            read(&binaries::dir()?.join("criu-starter"))?,
-        )
-        .program("sieve", read(&binaries::sieve()?)?)
-        .arguments(&format!("run -- ./sieve {arguments}"))
-        .set("transfer_input_files", "sieve")
+fn job(work: Work) -> Result<Submit> {
+    let sieve = binaries::sieve()?;
+    let sieve = fs::read(&sieve).with_context(|| format!("read {}", sieve.display()))?;
+    Ok(survivor("sieve", sieve, &work.arguments().join(" "))?
         .set("request_memory", "256")
-        .set("request_disk", "524288");
-    for line in pilot_says(&["configure", "submit"])?.lines() {
-        if line.starts_with('#') {
-            continue;
-        }
-        let (key, value) = line.split_once(" = ").context("a submit line")?;
-        let value = if key == "requirements" {
-            format!("{value} && TARGET.Name =!= MY.LastRemoteHost")
-        } else {
-            value.to_owned()
-        };
-        submit = submit.set(key, value);
-    }
-    Ok(submit)
+        .set("request_disk", "524288"))
 }
 
 /// The pool with the job in it.
@@ -88,7 +47,7 @@ impl<'p> InPool<'p> {
     /// Submits the job.
     pub fn submit(pool: &'p Pool, work: Work) -> Result<Self> {
         Ok(Self {
-            job: pool.submit(&protected(work)?)?,
+            job: pool.submit(&job(work)?)?,
             told: Told::default(),
             starts: 0,
             progress: None,
