@@ -10,20 +10,37 @@ use file_transfer_plugin::pack::Options;
 use crate::roundtrip::{pack_one, zoo};
 use crate::tree::picture;
 
-/// Whether a program is here; if not, says so, and with REQUIRE=all fails.
+/// Whether a program is here, or could be installed; if not, says so, and with REQUIRE=all fails.
 fn have(program: &str) -> bool {
-    let found = Command::new(program)
-        .arg("--version")
-        .output()
-        .is_ok_and(|output| output.status.success());
+    let runs = || {
+        Command::new(program)
+            .arg("--version")
+            .output()
+            .is_ok_and(|output| output.status.success())
+    };
+    let found = runs() || (rustix::process::geteuid().is_root() && install(program) && runs());
     if !found {
         assert!(
             std::env::var("REQUIRE").as_deref() != Ok("all"),
             "{program} is missing, and REQUIRE=all"
         );
-        eprintln!("SKIPPED: {program} is missing");
+        eprintln!("SKIPPED: {program} is missing; install with: apt-get install {program}");
     }
     found
+}
+
+/// Both programs that are asked for have packages of their names.
+fn install(package: &str) -> bool {
+    eprintln!("installing {package}");
+    let apt = |args: &[&str]| {
+        Command::new("apt-get")
+            .arg("-qq")
+            .args(args)
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .output()
+            .is_ok_and(|output| output.status.success())
+    };
+    apt(&["update"]) && apt(&["install", "--yes", "--no-install-recommends", package])
 }
 
 fn tar(args: &[&str], file: &Path, dir: &Path) -> String {
