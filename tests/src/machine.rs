@@ -5,6 +5,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+use crate::lock::Lock;
+
 /// Where commands are looked for, on the machine and on hosts: a caller's own PATH may lack the system directories.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -33,11 +35,18 @@ pub const FOR_A_ROOT: &[Tool] = &[
 
 /// Makes sure that `tools` can be called: installs what is missing when root, names it otherwise.
 pub fn need(tools: &[Tool]) -> Result<()> {
-    let missing: Vec<Tool> = tools
-        .iter()
-        .copied()
-        .filter(|(command, _)| !has(command))
-        .collect();
+    let missing = || -> Vec<Tool> {
+        let missing = tools.iter().filter(|(command, _)| !has(command));
+        missing.copied().collect()
+    };
+    if missing().is_empty() {
+        return Ok(());
+    }
+    // Tests ask at the same time, and apt-get does not wait for another one's update.
+    let lock = target_dir().join("install.lock");
+    std::fs::create_dir_all(target_dir())?;
+    let _lock = Lock::take(&lock)?;
+    let missing = missing();
     if missing.is_empty() {
         return Ok(());
     }
