@@ -57,6 +57,8 @@ pub(crate) enum Order {
 pub(crate) enum Event {
     /// The job runs, fresh or thawed.
     Running,
+    /// This slot cannot give the job a machine of its own; it was not started.
+    CannotHere { message: String },
     /// It could not be started: a message, and the shell's code for it.
     StartFailed { message: String, code: i32 },
     /// The image could not be restored; nothing of it is left.
@@ -119,7 +121,7 @@ fn serve(init: Init, channel: &Channel) -> anyhow::Result<()> {
     if let Err(error) = mount_all(&init.mounts) {
         let message = error.to_string();
         return channel.send(&match init.begin {
-            Begin::Fresh(_) => Event::StartFailed { message, code: 125 },
+            Begin::Fresh(_) => Event::CannotHere { message },
             Begin::Thaw => Event::RestoreFailed { message },
         });
     }

@@ -14,7 +14,7 @@ use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use file_transfer_plugin::fingerprint::Fingerprint;
 use file_transfer_plugin::manifest::{Manifest, Resume};
 use nix::errno::Errno;
@@ -149,6 +149,11 @@ impl Running {
             Event::Running => {
                 tracing::info!(stage = "running", from = "the beginning");
                 Ok(running)
+            }
+            Event::CannotHere { message } => {
+                running.come_home(sandbox)?;
+                running.init.end();
+                Err(CannotHere(anyhow!(message)).into())
             }
             Event::StartFailed { message, code } => {
                 running.end_relays()?;
