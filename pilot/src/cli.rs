@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 
-use crate::{advertise, configure, glidein, probe, specimen, whereabouts};
+use crate::{advertise, configure, glidein, probe, report, specimen, whereabouts};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -18,6 +18,7 @@ Examples:
   criu-pilot configure submit           the lines that a job needs without that
   criu-pilot configure --check          what of this node's configuration is in the way
   criu-pilot where 12.0                 which slots can go on with that job, and why not the others
+  criu-pilot report --html jobs.html *.log      what became of the jobs' time
   criu-pilot glidein glidein_config client      as glideinWMS calls a custom script";
 
 /// What this worker node can do for jobs that survive the loss of their slot
@@ -77,6 +78,11 @@ enum Command {
     },
     /// How many slots can go on with a job, and what refuses it on the others
     Where(whereabouts::Sources),
+    /// What became of the jobs' time: finished, saved, lost, spent on checkpoints
+    ///
+    /// Every second of computing is counted once. Saved is what was computed on a
+    /// slot that was lost and that an image kept; lost is what has to be done again.
+    Report(report::Options),
     #[command(hide = true, name = specimen::SUBCOMMAND)]
     Specimen { arguments: Vec<String> },
     #[command(hide = true, name = probe::RUN)]
@@ -172,6 +178,7 @@ fn run(command: Command) -> Result<std::process::ExitCode> {
             }
         }
         Command::Where(sources) => say(&whereabouts::answer(&sources)?)?,
+        Command::Report(options) => say(&report::report(&options)?)?,
         Command::Specimen { arguments } => {
             let code = specimen::run(&arguments)?;
             return Ok(u8::try_from(code).unwrap_or(1).into());

@@ -8,6 +8,8 @@
 //! | `advertise` | the answer as attributes of the slot's ad |
 //! | `glidein` | the same as a custom script of glideinWMS |
 //! | `whereabouts` | which slots can go on with a job, and what refuses it on the others |
+//! | [`event_log`] | what HTCondor wrote of its jobs |
+//! | `report` | what became of every second of a pool's jobs |
 //! | `configure` | HTCondor configuration, printed with its reasons, and checked |
 
 #![forbid(unsafe_code)]
@@ -22,5 +24,8 @@ mod configure;
 mod glidein;
 
 mod whereabouts;
+
+pub mod event_log;
+mod report;
 
 pub use cli::main;

@@ -15,7 +15,7 @@
 //! | [`pool`] | [`spec::Spec`] -> a running [`pool::Pool`] |
 //! | [`equipped`] | our programs on execution points and in jobs |
 //! | [`submit`] | [`submit::Submit`] -> [`job::Job`] |
-//! | [`events`] | event log -> [`events::Event`]s |
+//! | [`events`] | event log -> [`events::Event`]s, by the pilot's own reader |
 //! | [`job`] | a job -> its starts, evictions, end, output |
 //! | [`specimens`] | small programs, each with one kind of state that a freeze must keep |
 //! | [`wait`] | a condition and a limit -> its value, or the logs that matter ([`logs`]) |
@@ -54,7 +54,7 @@ pub mod submit;
 
 pub mod equipped;
 
-pub mod events;
+pub use pilot::event_log as events;
 
 pub mod job;
 

@@ -8,5 +8,6 @@ mod pilot_configure;
 mod pilot_probe;
 mod pool;
 mod programs;
+mod report;
 mod survive;
 mod traces;

@@ -13,6 +13,9 @@ pub(crate) use policy::policy;
 /// A node is probed when the startd starts, and again this often.
 const PROBE_PERIOD: &str = "30m";
 
+/// What `criu-pilot report` reads of a job behind each of its events.
+const REPORTED: &str = "Owner, ChirpCRIUTime, ChirpCRIUBytes, ChirpCRIUDumpSeconds, ChirpCRIUPackSeconds, MachineAttrGLIDEIN_Site0";
+
 /// For a site's own execution point.
 pub(crate) fn execution_point(pilot: &Path) -> String {
     format!("{}\n{}", cron(pilot), policy())
@@ -77,6 +80,13 @@ JOB_TRANSFORM_CRIU @=end
    # what the image holds.
    SET     Requirements ($(MY.Requirements)) && {}
 @end
+
+# `criu-pilot report` tells from this log what slots that were lost cost, and what
+# images saved: by user, and by site where the slot has GLIDEIN_Site.
+EVENT_LOG = $(LOG)/EventLog
+EVENT_LOG_FORMAT_OPTIONS = ISO_DATE SUB_SECOND
+EVENT_LOG_JOB_AD_INFORMATION_ATTRS = {REPORTED}
+SYSTEM_JOB_MACHINE_ATTRS = $(SYSTEM_JOB_MACHINE_ATTRS) GLIDEIN_Site
 ",
         fingerprint::requirements()
     )
@@ -102,6 +112,9 @@ max_job_retirement_time = 0
 # The first start needs a slot that can freeze, later ones a slot that can run
 # what the image holds. Join conditions of your own with &&.
 requirements = {}
+# For `criu-pilot report job.log`, behind each event in the job's log:
+# job_ad_information_attrs = {REPORTED}
+# job_machine_attrs = GLIDEIN_Site
 ",
         fingerprint::requirements()
     )

@@ -1,8 +1,22 @@
-//! A job's event log, as far as waiting needs it.
+//! HTCondor's event logs: a job's own (`log` in its submit file) or a schedd's of all jobs (`EVENT_LOG`).
+//!
+//! ```text
+//! 004 (012.000.000) 2026-01-02 03:04:05 Job was evicted.        head: kind, job, time, text
+//! \t54630  -  Run Bytes Sent By Job                             details
+//! ...                                                           end
+//! 028 (012.000.000) 2026-01-02 03:04:05 Job ad information event triggered.
+//! ChirpCRIUGeneration = 1                                       attributes, where the job asks for them
+//! ...
+//! ```
 
 use std::fmt;
 
-/// The events that waiting looks for, by HTCondor's numbers.
+use classad::{ClassAd, Expr, Value};
+
+/// What a job may say of itself after each event is a few lines; a megabyte of them is no log of HTCondor's.
+const ATTRIBUTES_LIMIT: usize = 1 << 20;
+
+/// The events that mean something to us, by HTCondor's numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// 000
@@ -21,6 +35,14 @@ pub enum Kind {
     Held,
     /// 013
     Released,
+    /// 022, and 024 where the connection could not be had again
+    Disconnected,
+    /// 023
+    Reconnected,
+    /// 028: attributes of the job's, right after another event
+    Attributes,
+    /// 040
+    Transfer,
     /// Any other.
     Other(u16),
 }
@@ -36,6 +58,10 @@ impl Kind {
             9 => Self::Removed,
             12 => Self::Held,
             13 => Self::Released,
+            22 | 24 => Self::Disconnected,
+            23 => Self::Reconnected,
+            28 => Self::Attributes,
+            40 => Self::Transfer,
             other => Self::Other(other),
         }
     }
@@ -85,7 +111,28 @@ impl Event {
 
     /// Whether this is event 040 at the moment when the job's input leaves for a host.
     pub fn is_input_on_its_way(&self) -> bool {
-        self.kind == Kind::Other(40) && self.text.starts_with("Started transferring input files")
+        self.kind == Kind::Transfer && self.text.starts_with("Started transferring input files")
+    }
+
+    /// When, in seconds by the clock on the wall of the access point: a log does not tell its time zone.
+    pub fn seconds(&self) -> Option<f64> {
+        seconds_of(&self.time)
+    }
+
+    /// Of event 028: what the job's ad said.
+    pub fn attributes(&self) -> ClassAd {
+        let size: usize = self.details.iter().map(String::len).sum();
+        if self.kind != Kind::Attributes || size > ATTRIBUTES_LIMIT {
+            return ClassAd::new();
+        }
+        // One attribute that cannot be read, cut short or not, is no reason to know none.
+        let mut ad = ClassAd::new();
+        for line in &self.details {
+            if let Some((name, value)) = line.split_once(" = ") {
+                let _ = ad.insert_parsed(name, value);
+            }
+        }
+        ad
     }
 
     /// Of an end: how.
@@ -128,6 +175,16 @@ pub fn parse(log: &str) -> Vec<Event> {
         }
     }
     events
+}
+
+/// `2026-01-02 03:04:05`, with a fraction where the log is kept so. Logs older than HTCondor 8.9 do not tell the year.
+fn seconds_of(time: &str) -> Option<f64> {
+    let whole = time.split('.').next().filter(|whole| whole.len() == 19)?;
+    let fraction: f64 = time[whole.len()..].parse().unwrap_or(0.0);
+    let literal = Value::from(whole.replace(' ', "T").as_str());
+    let seconds = Expr::parse(&format!("int(absTime({literal}))")).ok()?;
+    let seconds = ClassAd::new().evaluate_expr(&seconds).as_int()?;
+    Some(seconds as f64 + fraction)
 }
 
 /// `001 (012.000.000) 2026-01-02 03:04:05 Job executing on host: <...>`
@@ -178,6 +235,22 @@ mod tests {
             (events[1].kind, events[1].host()),
             (Kind::Started, Some("ep1"))
         );
+    }
+
+    #[test]
+    fn times_are_seconds_with_their_fraction() {
+        assert_eq!(seconds_of("1970-01-02 00:00:01"), Some(86_401.0));
+        assert_eq!(seconds_of("1970-01-01 00:00:01.250"), Some(1.25));
+        assert_eq!(seconds_of("01/02 03:04:05"), None);
+    }
+
+    #[test]
+    fn attributes_are_read_one_by_one() {
+        let text = "028 (007.000.000) 2026-01-02 03:04:08 Job ad information event triggered.\n\
+                    ChirpCRIUGeneration = 2\nOwner = \"alice\"\nBroken = (\n...\n";
+        let ad = parse(text)[0].attributes();
+        assert_eq!(ad.eval_int("ChirpCRIUGeneration"), Some(2));
+        assert_eq!(ad.eval_str("Owner").as_deref(), Some("alice"));
     }
 
     #[test]
