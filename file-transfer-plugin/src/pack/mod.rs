@@ -190,6 +190,10 @@ pub fn pack(
             total: end,
         });
     }
+    // The last moment at which the caller can know that what was packed has stood still.
+    if monitor.cancelled() {
+        return Err(PackError::Cancelled);
+    }
     temp.commit(out).map_err(write)?;
     if options.sync {
         sync_name(out);
