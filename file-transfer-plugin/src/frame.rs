@@ -14,6 +14,9 @@ const MAGIC: u32 = 0xFD2F_B528;
 const SHORT: &str = "Src size is incorrect";
 /// The largest block in a frame.
 const BLOCK: usize = 128 << 10;
+/// What stands before each block, and before the first of a stored frame.
+const BLOCK_HEAD: usize = 3;
+const STORED_HEAD: usize = 9;
 /// How much of a chunk is tried, and in how many places, before a level is chosen for it.
 const SAMPLE: usize = 4 << 10;
 const SAMPLES: usize = 8;
@@ -88,8 +91,15 @@ pub(crate) fn pack_manifest(raw: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
     Ok(())
 }
 
-/// A frame of blocks that are the bytes themselves.
-fn store(raw: &[u8], out: &mut Vec<u8>) {
+/// How long the frame is that [`store`] makes of `raw` bytes.
+pub(crate) fn stored(raw: usize) -> usize {
+    STORED_HEAD + raw + BLOCK_HEAD * raw.div_ceil(BLOCK)
+}
+
+/// Makes `out` a frame of blocks that are the bytes themselves: its length follows from theirs.
+pub(crate) fn store(raw: &[u8], out: &mut Vec<u8>) {
+    out.clear();
+    out.reserve(stored(raw.len()));
     out.extend(MAGIC.to_le_bytes());
     // One segment, its size in four bytes, no checksum: the manifest has a better one.
     out.push(0b1010_0000);
@@ -195,7 +205,7 @@ mod tests {
         let mut packer = Packer::new(1).unwrap();
         let mut out = Vec::new();
         packer.pack(&noise(1 << 20), &mut out).unwrap();
-        assert_eq!(out.len(), (1 << 20) + 9 + 8 * 3);
+        assert_eq!(out.len(), stored(1 << 20));
         let half: Vec<u8> = noise(1 << 20)
             .chunks(4096)
             .flat_map(|page| [page, &[0; 4096]].concat())

@@ -1,6 +1,7 @@
 //! The command line of `criu-starter`.
 
 use std::ffi::OsString;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use nix::sys::signal::Signal;
@@ -45,6 +46,9 @@ enum Command {
     /// reads an end of file.
     #[command(after_help = exit_code::HELP)]
     Run {
+        /// Take an image every so often while the job runs, in seconds
+        #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+        every: Option<Duration>,
         /// The job and its arguments
         #[arg(last = true, required = true, value_name = "COMMAND")]
         command: Vec<OsString>,
@@ -55,12 +59,16 @@ enum Command {
 
 /// The whole of `criu-starter`.
 pub fn main() -> std::process::ExitCode {
-    let command = match Cli::parse().command {
-        Command::Run { command } => command,
+    if let Some(code) = crate::criu::called_by_criu() {
+        return code;
+    }
+    let (every, command) = match Cli::parse().command {
+        Command::Run { every, command } => (every, command),
         Command::CriuVersion => return criu_version(),
     };
     log::begin();
-    let error = match Job::from_environment(command) {
+    let job = Job::from_environment(command).map(|job| Job { every, ..job });
+    let error = match job {
         Err(error) => error,
         Ok(job) if !job.wants_criu() => supervise::straight_through(&job.command),
         Ok(job) => match supervise::run(&job) {
@@ -79,6 +87,14 @@ pub fn main() -> std::process::ExitCode {
         Some(failed) => std::process::exit(failed.code),
         None => ExitCode::Failed.into(),
     }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse::<f64>().ok();
+    seconds
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .filter(|every| !every.is_zero())
+        .ok_or_else(|| "a number of seconds above 0 is expected".to_owned())
 }
 
 /// Ends as the job did.

@@ -6,8 +6,6 @@
 pub(crate) enum ExitCode {
     /// The job was frozen and its image is complete.
     Frozen = 85,
-    /// The job was told to leave and could not be frozen; older images are untouched.
-    NotFrozen = 86,
     /// The image cannot be restored on this slot; try another.
     NotHere = 87,
     /// Something of ours failed before the job began.
@@ -19,7 +17,6 @@ pub(crate) const HELP: &str = "\
 Exit codes:
   the job's own   code for code; death by a signal is the same death
   85              frozen: checkpoint.criu is complete, run again to go on
-  86              told to leave and could not freeze; an older image is untouched
   87              the image cannot be restored on this slot, but may be elsewhere
   125             criu-starter failed before the job began
   126, 127        the command cannot be run, or does not exist";

@@ -3,10 +3,14 @@
 //!
 //! ```text
 //!            order             child                 event
-//! Running ── Dump ──> Dumping ── criu 0 ──────────> Dumped   (the tree is gone)
-//!    ^                   └────── criu else ───────> DumpFailed, the job runs on
+//! Running ── Dump ──> Dumping ── begun ───────────> Freezing
+//!    ^                   ├────── criu 0 ──────────> Dumped   (the tree is gone, or runs on: as ordered)
+//!    │                   └────── criu else ───────> DumpFailed, the job runs on
+//!    ├─ GiveUp: CRIU is killed, which the job survives
 //!    └─ Signal(n): to the job            job ends ─> Exited
 //! ```
+//!
+//! Between `Freezing` and `Dumped` CRIU itself tells the outer supervisor that all stands still (`criu::Hook`).
 //!
 //! When this process ends, the kernel ends all that is left in the namespace.
 
@@ -30,7 +34,7 @@ use nix::unistd::{Pid, setsid};
 use serde::{Deserialize, Serialize};
 
 use crate::channel::Channel;
-use crate::criu::{Criu, DUMP_LOG, ImageDir, PID_FILE, RESTORE_LOG};
+use crate::criu::{Criu, DUMP_LOG, ImageDir, PID_FILE, RESTORE_LOG, Then};
 use crate::job::JobCommand;
 use crate::mapped::Names;
 use crate::namespaces::{Clocks, Mounts, SANDBOX, mount_all};
@@ -46,8 +50,10 @@ pub(crate) const STDIO: &str = ".criu";
 pub(crate) enum Order {
     /// The maker is gone and you are mine: begin.
     Begin,
-    /// Freeze, dump and end the job.
-    Dump,
+    /// Freeze and dump the job.
+    Dump(Then),
+    /// It takes too long: let the job run on.
+    GiveUp,
     /// Send the job a signal.
     Signal(i32),
 }
@@ -63,8 +69,10 @@ pub(crate) enum Event {
     StartFailed { message: String, code: i32 },
     /// The image could not be restored; nothing of it is left.
     RestoreFailed { message: String },
-    /// The image is complete and the tree is gone.
-    Dumped { monotonic_ns: i64, boottime_ns: i64 },
+    /// CRIU has begun; from here on the job's clock stands still.
+    Freezing { monotonic_ns: i64, boottime_ns: i64 },
+    /// CRIU has ended, and the tree is gone or runs on, as it was ordered.
+    Dumped,
     /// The job runs on.
     DumpFailed { message: String },
     /// The job ended by itself.
@@ -157,11 +165,25 @@ fn watch(init: &Init, channel: &Channel, children: &SignalFd, job: Pid) -> anyho
 
         if ordered {
             match channel.receive()? {
-                Order::Dump if dump.is_none() && ended.is_none() => match freeze(init, job) {
-                    Ok(begun) => dump = Some(begun),
-                    Err(message) => channel.send(&Event::DumpFailed { message })?,
-                },
-                Order::Dump | Order::Begin => {}
+                Order::Dump(then) if dump.is_none() && ended.is_none() => {
+                    match freeze(init, job, then) {
+                        Ok((begun, clocks)) => {
+                            dump = Some(begun);
+                            channel.send(&Event::Freezing {
+                                monotonic_ns: clocks.monotonic_ns,
+                                boottime_ns: clocks.boottime_ns,
+                            })?;
+                        }
+                        Err(message) => channel.send(&Event::DumpFailed { message })?,
+                    }
+                }
+                Order::Dump(_) | Order::Begin => {}
+                Order::GiveUp => {
+                    if let Some(freezing) = &mut dump {
+                        // It may have ended just now: then its end is on its way.
+                        let _ = freezing.criu.kill();
+                    }
+                }
                 Order::Signal(number) => {
                     if ended.is_none()
                         && let Ok(signal) = Signal::try_from(number)
@@ -178,15 +200,17 @@ fn watch(init: &Init, channel: &Channel, children: &SignalFd, job: Pid) -> anyho
             if pid == Some(job) {
                 ended = exit_of(status);
             } else if let Some(freezing) = dump.take_if(|dump| pid == Some(pid_of(&dump.criu))) {
-                if matches!(status, WaitStatus::Exited(_, 0)) {
-                    return channel.send(&Event::Dumped {
-                        monotonic_ns: freezing.clocks.monotonic_ns,
-                        boottime_ns: freezing.clocks.boottime_ns,
-                    });
+                let dumped = matches!(status, WaitStatus::Exited(_, 0));
+                if dumped && freezing.then == Then::End {
+                    return channel.send(&Event::Dumped);
                 }
                 freezing.names.remove();
-                channel.send(&Event::DumpFailed {
-                    message: init.images.why(DUMP_LOG),
+                channel.send(&if dumped {
+                    Event::Dumped
+                } else {
+                    Event::DumpFailed {
+                        message: init.images.why(DUMP_LOG),
+                    }
                 })?;
             }
         }
@@ -202,12 +226,12 @@ fn watch(init: &Init, channel: &Channel, children: &SignalFd, job: Pid) -> anyho
 /// A dump under way.
 struct Freezing {
     criu: Child,
-    clocks: Clocks,
+    then: Then,
     names: Names,
 }
 
 /// Starts the dump of a job that can be dumped.
-fn freeze(init: &Init, job: Pid) -> Result<Freezing, String> {
+fn freeze(init: &Init, job: Pid, then: Then) -> Result<(Freezing, Clocks), String> {
     let proc = Path::new("/proc");
     if let Some(reason) = preflight::blocker(proc, job) {
         return Err(reason);
@@ -219,12 +243,8 @@ fn freeze(init: &Init, job: Pid) -> Result<Freezing, String> {
     // Before the freeze: what passes from here on is lost to the job's clock, a
     // few milliseconds in its past, never its future.
     let clocks = Clocks::now();
-    match init.criu.dump(job.as_raw(), &init.images) {
-        Ok(criu) => Ok(Freezing {
-            criu,
-            clocks,
-            names,
-        }),
+    match init.criu.dump(job.as_raw(), then, &init.images) {
+        Ok(criu) => Ok((Freezing { criu, then, names }, clocks)),
         Err(error) => {
             names.remove();
             Err(format!("cannot start CRIU: {error}"))

@@ -7,6 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use classad::ClassAd;
@@ -39,6 +40,8 @@ pub(crate) struct Job {
     pub(crate) job_ad: Option<ClassAd>,
     /// HTCondor's slot ad.
     pub(crate) machine_ad: Option<ClassAd>,
+    /// How often an image is taken while it runs.
+    pub(crate) every: Option<Duration>,
 }
 
 impl Job {
@@ -53,6 +56,7 @@ impl Job {
             command,
             job_ad: ad_named_by(JOB_AD)?,
             machine_ad: ad_named_by("_CONDOR_MACHINE_AD")?,
+            every: None,
         })
     }
 
@@ -187,6 +191,7 @@ mod tests {
             command: vec!["./job".into(), "9".into()],
             job_ad: Some(ClassAd::parse_old(ad).unwrap()),
             machine_ad: None,
+            every: None,
         }
     }
 

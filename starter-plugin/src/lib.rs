@@ -15,6 +15,7 @@
 //! | `init` | pid 1 in it: starts, restores, dumps, reaps |
 //! | `supervise` | the outer process: how the job begins, what a slot owes to the queue |
 //! | `running` | the job's life: output, signals, to its end or its image |
+//! | `checkpoint` | from a running job to a committed image, and on, or to its end |
 //! | `relay` | the job's output, once each and in order |
 //! | `vacate` | from a dumped tree to an announced archive |
 //! | `criu` | CRIU's command line, images and errors |
@@ -43,6 +44,7 @@ mod running;
 mod supervise;
 mod unkept;
 
+mod checkpoint;
 mod relay;
 mod vacate;
 

@@ -2,9 +2,9 @@
 //! to its image.
 //!
 //! ```text
-//! fresh, thawed ──> Running ── vacate signal ──> Dumped ──> Packed ──> announced, exit 85
-//!                      │  ^                        │ failed: the signal goes to the job,
-//!                      │  └────────────────────────┘         as it would without us
+//! fresh, thawed ──> Running ── vacate signal ──> checkpoint ──> announced, exit 85
+//!                      │  ^                        │ not taken: the signal goes to the job,
+//!                      │  └────────────────────────┘            as it would without us
 //!                      └── the job ends ──> results moved out, the same end
 //! ```
 
@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
 use file_transfer_plugin::fingerprint::Fingerprint;
@@ -24,8 +24,9 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{getegid, geteuid};
 
+use crate::checkpoint::NotTaken;
 use crate::chirp::Chirp;
-use crate::criu::{Criu, ImageDir};
+use crate::criu::{Criu, ImageDir, Then};
 use crate::exit_code::ExitCode;
 use crate::init::{Begin, Event, Exit, Init, Order};
 use crate::job::Job;
@@ -33,7 +34,7 @@ use crate::launch::{Launched, launch};
 use crate::namespaces::{Clocks, Ids};
 use crate::relay::Relay;
 use crate::sandbox::Sandbox;
-use crate::vacate::{self, Dumped};
+use crate::vacate;
 
 /// The inner id of a job that root starts by hand: not 0, which would give the
 /// job back the capabilities that only CRIU is to have.
@@ -82,11 +83,13 @@ impl Signals {
 
 /// A job that runs under its pid 1.
 pub(crate) struct Running {
-    init: Launched,
+    pub(crate) init: Launched,
     relays: [Relay; 2],
-    generation: u64,
-    fingerprint: Fingerprint,
-    resume: Resume,
+    pub(crate) generation: u64,
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) resume: Resume,
+    /// Its end, where that was heard of while something else was waited for.
+    pub(crate) ended: Option<Exit>,
 }
 
 pub(crate) enum Thawed {
@@ -144,6 +147,7 @@ impl Running {
                 ..slot.clone()
             },
             resume,
+            ended: None,
         };
         match running.init.channel.receive()? {
             Event::Running => {
@@ -227,6 +231,7 @@ impl Running {
             generation,
             fingerprint,
             resume,
+            ended: None,
         })))
     }
 
@@ -238,7 +243,8 @@ impl Running {
         signals: &mut Signals,
     ) -> Result<End> {
         let vacate = job.vacate_signal();
-        let mut asked: Option<Instant> = None;
+        let mut asked = false;
+        let mut due = next_image(job);
         let written = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
         for name in ["stdout", "stderr"] {
             written.add_watch(&sandbox.stream(name), AddWatchFlags::IN_MODIFY)?;
@@ -248,10 +254,16 @@ impl Running {
             for relay in &mut self.relays {
                 more |= relay.turn().context("cannot hand on the job's output")?;
             }
-            let wait = if more {
-                PollTimeout::ZERO
-            } else {
-                PollTimeout::NONE
+            let now = Instant::now();
+            if due.is_some_and(|due| now >= due) {
+                self.image_in_passing(job, sandbox)?;
+                due = next_image(job);
+                continue;
+            }
+            let wait = match due {
+                _ if more => PollTimeout::ZERO,
+                None => PollTimeout::NONE,
+                Some(due) => PollTimeout::try_from(due - now).unwrap_or(PollTimeout::MAX),
             };
             let mut ready = [
                 PollFd::new(self.init.channel.as_fd(), PollFlags::POLLIN),
@@ -271,77 +283,70 @@ impl Running {
                 while let Some(signal) = signals.next()? {
                     if signal != vacate {
                         self.init.channel.send(&Order::Signal(signal as i32))?;
-                    } else if asked.is_none() {
+                    } else if !asked {
                         tracing::info!(stage = "vacating");
-                        asked = Some(Instant::now());
-                        self.init.channel.send(&Order::Dump)?;
+                        asked = true;
+                        match self.checkpoint(job, sandbox, Then::End, None)? {
+                            Ok(taken) => {
+                                announce(|chirp| taken.packed.announce(chirp));
+                                sandbox.remove()?;
+                                return Ok(End::Ours(ExitCode::Frozen));
+                            }
+                            Err(NotTaken(message)) => {
+                                tracing::error!("the job could not be frozen: {message}");
+                                announce(|chirp| vacate::announce_failure(chirp, &message));
+                                // It has to go all the same, in the way that it knows.
+                                self.init.channel.send(&Order::Signal(vacate as i32))?;
+                            }
+                        }
                     }
                 }
             }
-            if !spoke {
-                continue;
+            if spoke && self.ended.is_none() {
+                match self.init.channel.receive()? {
+                    Event::Exited(exit) => self.ended = Some(exit),
+                    other => bail!("an event out of turn: {other:?}"),
+                }
             }
-            match self.init.channel.receive()? {
-                Event::Exited(exit) => {
-                    self.end_relays()?;
-                    self.come_home(sandbox)?;
-                    // After a failed freeze an older image is all there is.
-                    if asked.is_none() {
-                        remove_archive(sandbox)?;
-                    }
-                    return Ok(End::Job(exit));
+            if let Some(exit) = self.ended {
+                self.end_relays()?;
+                self.come_home(sandbox)?;
+                // After a failed freeze an older image is all there is.
+                if !asked {
+                    remove_archive(sandbox)?;
                 }
-                Event::Dumped {
-                    monotonic_ns,
-                    boottime_ns,
-                } => {
-                    self.end_relays()?;
-                    self.resume.monotonic_ns = monotonic_ns;
-                    self.resume.boottime_ns = boottime_ns;
-                    let took = asked.map_or(Duration::ZERO, |asked| asked.elapsed());
-                    return self.save(job, sandbox, took);
-                }
-                Event::DumpFailed { message } => {
-                    tracing::error!("the job could not be frozen: {message}");
-                    announce(|chirp| vacate::announce_failure(chirp, &message));
-                    // It has to go all the same, in the way that it knows.
-                    self.init.channel.send(&Order::Signal(vacate as i32))?;
-                }
-                other => bail!("an event out of turn: {other:?}"),
+                return Ok(End::Job(exit));
             }
         }
     }
 
-    fn save(mut self, job: &Job, sandbox: &Sandbox, took: Duration) -> Result<End> {
-        tracing::info!(stage = "dumped", seconds = took.as_secs_f64());
-        self.resume.relayed = [self.relays[0].done(), self.relays[1].done()];
-        self.resume.job_starts = job.starts();
-        let dumped = Dumped {
-            generation: self.generation + 1,
-            fingerprint: self.fingerprint,
-            resume: self.resume,
-            took,
-        };
-        match dumped.pack(sandbox) {
-            Ok(packed) => {
-                announce(|chirp| packed.announce(chirp));
-                sandbox.remove()?;
-                Ok(End::Ours(ExitCode::Frozen))
+    /// An image of a job that runs on. That there is none this time is no reason to stop it.
+    fn image_in_passing(&mut self, job: &Job, sandbox: &Sandbox) -> Result<()> {
+        match self.checkpoint(job, sandbox, Then::RunOn, None)? {
+            Ok(taken) => {
+                let frozen = taken.frozen.as_secs_f64();
+                tracing::info!(stage = "running on", frozen_seconds = frozen);
+                announce(|chirp| taken.packed.announce(chirp));
             }
-            Err(error) => {
-                let message = format!("{error:#}");
-                tracing::error!("{message}; an older image is untouched");
+            Err(NotTaken(message)) => {
+                tracing::warn!("no image this time: {message}");
                 announce(|chirp| vacate::announce_failure(chirp, &message));
-                Ok(End::Ours(ExitCode::NotFrozen))
             }
         }
+        Ok(())
     }
 
-    fn end_relays(&mut self) -> Result<()> {
+    /// Hands on all that the job has written.
+    pub(crate) fn end_relays(&mut self) -> Result<()> {
         for relay in &mut self.relays {
             relay.finish().context("cannot hand on the job's output")?;
         }
         Ok(())
+    }
+
+    /// Bytes of its output that were handed on in its life.
+    pub(crate) fn relayed(&self) -> [u64; 2] {
+        [self.relays[0].done(), self.relays[1].done()]
     }
 
     /// The job is over: its files go where HTCondor looks, ours go away.
@@ -350,6 +355,10 @@ impl Running {
         sandbox.remove()?;
         Ok(())
     }
+}
+
+fn next_image(job: &Job) -> Option<Instant> {
+    Some(Instant::now() + job.every?)
 }
 
 fn remove_archive(sandbox: &Sandbox) -> Result<()> {

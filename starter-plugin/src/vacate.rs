@@ -1,8 +1,8 @@
 //! From a dumped tree to a committed archive that the access point knows of.
 //!
-//! Stages are values that the next consumes: a tree that CRIU has dumped is
-//! [`Dumped`], its archive [`Packed`], and what the job ad says of it follows
-//! from that alone. Each failure leaves the older archive as it was.
+//! Stages are values that the next consumes: a tree that CRIU has written and
+//! still holds is [`Dumped`], its archive [`Packed`], and what the job ad says of
+//! it follows from that alone. Each failure leaves the older archive as it was.
 
 use std::time::{Duration, Instant};
 
@@ -10,19 +10,19 @@ use anyhow::{Context, Result};
 use file_transfer_plugin::attributes;
 use file_transfer_plugin::fingerprint::Fingerprint;
 use file_transfer_plugin::manifest::{Head, Resume};
-use file_transfer_plugin::monitor::Silent;
+use file_transfer_plugin::monitor::Monitor;
 use file_transfer_plugin::pack::{self, Options, Tree};
 
 use crate::chirp::Chirp;
 use crate::criu;
 use crate::sandbox::{Sandbox, TREES};
 
-/// A tree that is gone, whole in its images.
+/// A tree that stands still, whole in its images.
 pub(crate) struct Dumped {
     pub(crate) generation: u64,
     pub(crate) fingerprint: Fingerprint,
     pub(crate) resume: Resume,
-    /// From the order to freeze to CRIU's end.
+    /// From the order to freeze to the last image.
     pub(crate) took: Duration,
 }
 
@@ -39,7 +39,7 @@ pub(crate) struct Packed {
 
 impl Dumped {
     /// Writes the archive beside the older one and then over it.
-    pub(crate) fn pack(self, sandbox: &Sandbox) -> Result<Packed> {
+    pub(crate) fn pack(self, sandbox: &Sandbox, monitor: &dyn Monitor) -> Result<Packed> {
         let begun = Instant::now();
         criu::drop_groups(&sandbox.tree("images"))?;
         let dirs = TREES.map(|prefix| (prefix, sandbox.tree(prefix)));
@@ -59,7 +59,7 @@ impl Dumped {
             head,
             &sandbox.archive(),
             &Options::default(),
-            &Silent,
+            monitor,
         )
         .context("the image could not be packed")?;
         let pack_seconds = begun.elapsed().as_secs_f64();

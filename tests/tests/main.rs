@@ -3,6 +3,7 @@
 
 mod demo;
 mod glidein;
+mod images;
 mod pilot_advertise;
 mod pilot_configure;
 mod pilot_probe;

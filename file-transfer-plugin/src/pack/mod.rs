@@ -12,9 +12,14 @@
 //!
 //! Until the rename there is only a temporary file, which goes away with any error: an older archive stays as it was.
 
+mod files;
 mod flush;
+mod pipe;
 mod scan;
+mod stream;
 mod write;
+
+pub use stream::Stream;
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -161,39 +166,23 @@ pub fn pack(
         None
     };
     let paced = Paced::new(monitor, Stage::Pack, raw_bytes);
-    let job = write::Job {
-        entries: &manifest.contents.entries,
-        sources: &scan.sources,
-        frames: &frames,
+    let sink = write::Sink {
         options: &Options { chunk, ..*options },
         file: &temp.file,
         flusher: flusher.as_ref(),
         out,
         paced: &paced,
     };
-    let (done, end) = job.run(room as u64)?;
+    let entries = &manifest.contents.entries;
+    let plan = layout::split(entries, frames.iter().copied());
+    let files = files::Files::new(entries, &scan.sources, plan);
+    let (done, end) = sink.run(&files, frames.len(), room as u64)?;
     manifest.contents.frames = done;
 
     let json = manifest.to_json();
     let front = front(&json, manifest.head.created, room)?;
     temp.file.write_all_at(&front, 0).map_err(write)?;
-    if let Some(flusher) = flusher {
-        monitor.progress(Progress {
-            stage: Stage::Sync,
-            done: 0,
-            total: end,
-        });
-        flusher.finish().map_err(write)?;
-        monitor.progress(Progress {
-            stage: Stage::Sync,
-            done: end,
-            total: end,
-        });
-    }
-    temp.commit(out).map_err(write)?;
-    if options.sync {
-        sync_name(out);
-    }
+    commit(temp, flusher, out, end, monitor)?;
     let packed = Packed {
         bytes: end,
         raw_bytes,
@@ -208,6 +197,40 @@ pub fn pack(
         "packed"
     );
     Ok(packed)
+}
+
+/// What was written becomes the archive.
+fn commit(
+    temp: Temp,
+    flusher: Option<flush::Flusher>,
+    out: &Path,
+    bytes: u64,
+    monitor: &dyn Monitor,
+) -> Result<(), PackError> {
+    let write = |source| PackError::Write {
+        path: out.to_owned(),
+        source,
+    };
+    let sync = flusher.is_some();
+    if let Some(flusher) = flusher {
+        let stage = |done| Progress {
+            stage: Stage::Sync,
+            done,
+            total: bytes,
+        };
+        monitor.progress(stage(0));
+        flusher.finish().map_err(write)?;
+        monitor.progress(stage(bytes));
+    }
+    // The last moment at which the caller can know that what was packed has stood still.
+    if monitor.cancelled() {
+        return Err(PackError::Cancelled);
+    }
+    temp.commit(out).map_err(write)?;
+    if sync {
+        sync_name(out);
+    }
+    Ok(())
 }
 
 /// What we write must be what we would read, but for the amount: that is the reader's to judge.
@@ -270,6 +293,10 @@ struct Temp {
 impl Temp {
     /// In the directory of `out`, because only there a rename can put it in its place.
     fn create(out: &Path) -> Result<Self, PackError> {
+        Self::create_as(out, ".tmp")
+    }
+
+    fn create_as(out: &Path, ending: &str) -> Result<Self, PackError> {
         let error = |source| PackError::Write {
             path: out.to_owned(),
             source,
@@ -278,7 +305,7 @@ impl Temp {
             .file_name()
             .ok_or_else(|| error(io::ErrorKind::IsADirectory.into()))?;
         let mut temp = name.to_owned();
-        temp.push(".tmp");
+        temp.push(ending);
         let path = out.with_file_name(temp);
         // A leftover of a process that was killed. Memory is private, so is its image.
         match fs::remove_file(&path) {
@@ -295,6 +322,10 @@ impl Temp {
             file,
             path: Some(path),
         })
+    }
+
+    fn path(&self) -> &Path {
+        self.path.as_deref().unwrap_or(Path::new(""))
     }
 
     fn commit(mut self, out: &Path) -> io::Result<()> {

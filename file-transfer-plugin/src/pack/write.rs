@@ -1,26 +1,36 @@
-//! The body of the archive: frames made on all cores, written in order.
+//! Frames made on all cores, written in order.
 //!
-//! Each thread takes the next frame, reads and compresses it by itself, waits until all frames before have got their place,
-//! takes the place after them and writes there. So nothing is queued: the memory is a few chunks for each thread.
+//! Each thread takes the next chunk from the [`Feed`], compresses it by itself, waits until all frames before have got
+//! their place, takes the place after them and writes there. So nothing is queued: the memory is a few chunks for each
+//! thread.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Condvar, Mutex};
 use std::{io, thread};
 
 use super::flush::Flusher;
-use super::{Options, PackError, scan};
+use super::{Options, PackError};
 use crate::frame::{self, Packer};
-use crate::layout::{self, Piece, What};
-use crate::manifest::{Digest, Entry, Frame};
+use crate::manifest::{Digest, Frame};
 use crate::monitor::Paced;
 use crate::workers::{lock, threads};
 
-pub(super) struct Job<'a> {
-    pub(super) entries: &'a [Entry],
-    pub(super) sources: &'a [PathBuf],
-    pub(super) frames: &'a [u32],
+/// Where chunks come from.
+pub(super) trait Feed: Sync {
+    /// What one thread keeps between chunks.
+    type Hand;
+
+    /// For one thread.
+    fn hand(&self) -> Self::Hand;
+
+    /// Makes `raw` the next chunk and says which it is, counted from 0; none after the last.
+    fn next(&self, hand: &mut Self::Hand, raw: &mut Vec<u8>) -> Result<Option<usize>, PackError>;
+}
+
+/// Where frames go.
+pub(super) struct Sink<'a> {
     pub(super) options: &'a Options,
     pub(super) file: &'a File,
     pub(super) flusher: Option<&'a Flusher>,
@@ -29,11 +39,7 @@ pub(super) struct Job<'a> {
 }
 
 /// How far the body is.
-struct Body<I> {
-    /// What is in each frame that nobody has taken yet.
-    plan: I,
-    /// How many are taken.
-    taken: usize,
+struct Body {
     /// The frames that have their place.
     placed: Vec<Frame>,
     /// Where the next goes.
@@ -48,15 +54,16 @@ struct Zeros {
     hash: Digest,
 }
 
-impl Job<'_> {
-    /// Writes the body from `start` on; returns its frames and where it ends.
-    pub(super) fn run(&self, start: u64) -> Result<(Vec<Frame>, u64), PackError> {
-        let plan = layout::split(self.entries, self.frames.iter().copied());
-        let placed = Vec::with_capacity(self.frames.len());
+impl Sink<'_> {
+    /// Writes all that the feed gives from `start` on; returns its frames and where they end.
+    pub(super) fn run(
+        &self,
+        feed: &impl Feed,
+        most: usize,
+        start: u64,
+    ) -> Result<(Vec<Frame>, u64), PackError> {
         let body = Mutex::new(Body {
-            plan,
-            taken: 0,
-            placed,
+            placed: Vec::new(),
             end: start,
             error: None,
         });
@@ -67,7 +74,7 @@ impl Job<'_> {
         };
         zeros.hash = Digest::of(&zeros.raw);
         thread::scope(|scope| {
-            for _ in 0..threads(self.options.threads).min(self.frames.len()) {
+            for _ in 0..threads(self.options.threads).min(most) {
                 scope.spawn(|| {
                     let panic = PackError::Compress(io::Error::other("a thread of it panicked"));
                     let mut alarm = Alarm {
@@ -75,7 +82,7 @@ impl Job<'_> {
                         turn: &turn,
                         error: Some(panic),
                     };
-                    alarm.error = self.work(&body, &turn, &zeros).err();
+                    alarm.error = self.work(feed, &body, &turn, &zeros).err();
                 });
             }
         });
@@ -88,32 +95,26 @@ impl Job<'_> {
         }
     }
 
-    fn work<I>(&self, body: &Mutex<Body<I>>, turn: &Condvar, zeros: &Zeros) -> Result<(), PackError>
-    where
-        I: Iterator<Item = Vec<Piece>>,
-    {
+    fn work(
+        &self,
+        feed: &impl Feed,
+        body: &Mutex<Body>,
+        turn: &Condvar,
+        zeros: &Zeros,
+    ) -> Result<(), PackError> {
         let mut packer = Packer::new(self.options.level).map_err(PackError::Compress)?;
-        let mut reader = Reader {
-            job: self,
-            open: None,
-        };
+        let mut hand = feed.hand();
         let (mut raw, mut packed, mut packed_zeros) = (Vec::new(), Vec::new(), Vec::new());
         loop {
             if self.paced.cancelled() {
                 return Err(PackError::Cancelled);
             }
-            let (index, pieces) = {
-                let mut body = lock(body);
-                let next = if body.error.is_none() {
-                    body.plan.next()
-                } else {
-                    None
-                };
-                let Some(pieces) = next else { return Ok(()) };
-                body.taken += 1;
-                (body.taken - 1, pieces)
+            if lock(body).error.is_some() {
+                return Ok(());
+            }
+            let Some(index) = feed.next(&mut hand, &mut raw)? else {
+                return Ok(());
             };
-            reader.fill(&pieces, &mut raw)?;
             let is_zeros = raw.len() == zeros.raw.len() && frame::is_zero(&raw);
             let hash = if is_zeros {
                 zeros.hash
@@ -167,66 +168,17 @@ impl Job<'_> {
 }
 
 /// Tells the other threads when one ends with an error, or in a panic: they wait for its frame.
-struct Alarm<'a, I> {
-    body: &'a Mutex<Body<I>>,
+struct Alarm<'a> {
+    body: &'a Mutex<Body>,
     turn: &'a Condvar,
     error: Option<PackError>,
 }
 
-impl<I> Drop for Alarm<'_, I> {
+impl Drop for Alarm<'_> {
     fn drop(&mut self) {
         if let Some(error) = self.error.take() {
             lock(self.body).error.get_or_insert(error);
             self.turn.notify_all();
         }
-    }
-}
-
-/// Reads pieces; keeps the last file open, as the next piece is likely to be of it.
-struct Reader<'a> {
-    job: &'a Job<'a>,
-    open: Option<(usize, File)>,
-}
-
-impl Reader<'_> {
-    fn fill(&mut self, pieces: &[Piece], raw: &mut Vec<u8>) -> Result<(), PackError> {
-        let len: u64 = pieces.iter().map(|piece| piece.len).sum();
-        // Keeps the buffer's old bytes where it can: setting a megabyte to zero for each chunk is measurable.
-        raw.resize(len as usize, 0);
-        let mut rest = raw.as_mut_slice();
-        for piece in pieces {
-            let (into, after) = rest.split_at_mut(piece.len as usize);
-            rest = after;
-            match piece.what {
-                What::Head(at) => {
-                    let head = layout::head(&self.job.entries[piece.entry]);
-                    into.copy_from_slice(&head[at as usize..][..into.len()]);
-                }
-                What::Data(at) => self.read(piece.entry, at, into)?,
-                What::Pad | What::End => into.fill(0),
-            }
-        }
-        Ok(())
-    }
-
-    fn read(&mut self, entry: usize, at: u64, into: &mut [u8]) -> Result<(), PackError> {
-        let path = &self.job.sources[entry];
-        let error = |source: io::Error| match source.kind() {
-            io::ErrorKind::UnexpectedEof => PackError::Changed { path: path.clone() },
-            _ => PackError::Read {
-                path: path.clone(),
-                source,
-            },
-        };
-        let file = match &self.open {
-            Some((same, file)) if *same == entry => file,
-            _ => {
-                &self
-                    .open
-                    .insert((entry, scan::open(path).map_err(error)?))
-                    .1
-            }
-        };
-        file.read_exact_at(into, at).map_err(error)
     }
 }

@@ -80,7 +80,7 @@ impl Archive {
 }
 
 /// Reads frames and believes none that has another hash.
-struct Opener<'a> {
+pub(super) struct Opener<'a> {
     archive: &'a Archive,
     zstd: zstd::bulk::Decompressor<'static>,
     packed: Vec<u8>,
@@ -90,7 +90,7 @@ struct Opener<'a> {
 }
 
 impl<'a> Opener<'a> {
-    fn new(archive: &'a Archive) -> Result<Self, ArchiveError> {
+    pub(super) fn new(archive: &'a Archive) -> Result<Self, ArchiveError> {
         let error = |source| ArchiveError::Read {
             path: archive.path.clone(),
             source,
@@ -106,7 +106,12 @@ impl<'a> Opener<'a> {
     }
 
     /// The bytes of frame `index`, which lies at `at`.
-    fn open(&mut self, index: usize, at: u64, pieces: &[Piece]) -> Result<&[u8], ArchiveError> {
+    pub(super) fn open(
+        &mut self,
+        index: usize,
+        at: u64,
+        pieces: &[Piece],
+    ) -> Result<&[u8], ArchiveError> {
         let archive = self.archive;
         let Frame { hash, raw, packed } = archive.manifest.contents.frames[index];
         let damaged = || ArchiveError::Damaged {

@@ -7,7 +7,10 @@
 mod frames;
 mod front;
 mod hand;
+mod stored;
 mod tree;
+
+pub use stored::Stored;
 
 use std::fs::File;
 use std::io;
@@ -232,8 +235,18 @@ impl Archive {
         trees: &[(&str, &Path)],
         monitor: &dyn Monitor,
     ) -> Result<Unpacked, ArchiveError> {
+        self.unpack_but(trees, |_| false, monitor)
+    }
+
+    /// The same, without some files.
+    pub fn unpack_but(
+        &self,
+        trees: &[(&str, &Path)],
+        without: impl Fn(&Name) -> bool,
+        monitor: &dyn Monitor,
+    ) -> Result<Unpacked, ArchiveError> {
         let start = Instant::now();
-        let writer = tree::Writer::new(self, trees)?;
+        let writer = tree::Writer::new(self, trees, without)?;
         let shared = hand::Shared::default();
         writer.begin()?;
         self.each_frame(

@@ -18,7 +18,7 @@ use rustix::io::Errno;
 
 use super::{Archive, ArchiveError, Unpacked};
 use crate::layout::{Piece, What};
-use crate::manifest::{Entry, Kind};
+use crate::manifest::{Entry, Kind, Name};
 
 pub(super) struct Writer<'a> {
     pub(super) archive: &'a Archive,
@@ -36,7 +36,11 @@ struct Root {
 }
 
 impl<'a> Writer<'a> {
-    pub(super) fn new(archive: &'a Archive, trees: &[(&str, &Path)]) -> Result<Self, ArchiveError> {
+    pub(super) fn new(
+        archive: &'a Archive,
+        trees: &[(&str, &Path)],
+        without: impl Fn(&Name) -> bool,
+    ) -> Result<Self, ArchiveError> {
         let contents = &archive.manifest.contents;
         let mut roots = Vec::new();
         let mut root_of = vec![None; contents.entries.len()];
@@ -46,7 +50,8 @@ impl<'a> Writer<'a> {
                 let root_name = entry.path.as_bytes().split(|byte| *byte == b'/').next();
                 if root_name == Some(prefix.as_bytes()) {
                     found = true;
-                    *root = Some(number);
+                    let left_out = matches!(entry.kind, Kind::File { .. }) && without(&entry.path);
+                    *root = (!left_out).then_some(number);
                 }
             }
             if !found {

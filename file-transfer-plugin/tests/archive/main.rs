@@ -8,4 +8,5 @@ mod golden;
 mod hostile;
 mod listing;
 mod roundtrip;
+mod stream;
 mod tree;

@@ -10,14 +10,16 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open};
 use nix::sys::signal::SigSet;
 use nix::sys::stat::Mode;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::errors;
+use super::{errors, hook, stats};
 use crate::namespaces::SANDBOX;
 use crate::sys;
 
@@ -79,6 +81,15 @@ enum Layout {
     Program,
 }
 
+/// What becomes of a tree when its dump is complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Then {
+    /// It is killed: it goes on elsewhere.
+    End,
+    /// It goes on here.
+    RunOn,
+}
+
 /// A directory of image files, held open: its path may not exist where CRIU
 /// runs, because the job has its own /tmp there.
 #[derive(Debug)]
@@ -97,6 +108,11 @@ impl ImageDir {
     /// A file of it by name, seen from wherever this process is.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}/{name}", self.0.as_raw_fd()))
+    }
+
+    /// How long the last dump that ended well kept its tree frozen.
+    pub(crate) fn frozen(&self) -> Option<Duration> {
+        stats::frozen(&self.file(stats::FILE))
     }
 
     /// One sentence for why the call that wrote `log` failed.
@@ -181,20 +197,21 @@ impl Criu {
         &self.version
     }
 
-    /// Starts a dump of the tree under `pid`; the tree is killed when it succeeds.
-    pub(crate) fn dump(&self, pid: i32, images: &ImageDir) -> io::Result<Child> {
+    /// Starts a dump of the tree under `pid`, which asks at its end whether all is saved ([`super::Hook`]).
+    pub(crate) fn dump(&self, pid: i32, then: Then, images: &ImageDir) -> io::Result<Child> {
         let pid = pid.to_string();
-        self.start(
-            "dump",
-            images,
-            &[
-                ["-t", &pid],
-                ["-o", DUMP_LOG],
-                ["--ghost-limit", GHOST_LIMIT],
-                ["--irmap-scan-path", SANDBOX],
-            ]
-            .concat(),
-        )
+        let mut options = [
+            ["-t", &pid],
+            ["-o", DUMP_LOG],
+            ["--ghost-limit", GHOST_LIMIT],
+            ["--irmap-scan-path", SANDBOX],
+            ["--action-script", hook::SCRIPT],
+        ]
+        .concat();
+        if then == Then::RunOn {
+            options.push("--leave-running");
+        }
+        self.start("dump", images, &options)
     }
 
     /// Starts a restore, whose root process becomes a child of this process.

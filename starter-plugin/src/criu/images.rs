@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use super::wire::without_field;
+
 /// Common magic of CRIU's image files, then the magic of `core-*.img`.
 const COMMON_MAGIC: u32 = 0x5456_4319;
 const CORE_MAGIC: u32 = 0x5505_3847;
@@ -94,67 +96,9 @@ fn core_without_groups(image: &[u8]) -> Result<Vec<u8>, &'static str> {
     Ok(out)
 }
 
-/// `message` without the field at the end of `path`, a list of field numbers.
-fn without_field(message: &[u8], path: &[u64]) -> Result<Vec<u8>, &'static str> {
-    let (&wanted, deeper) = path.split_first().expect("a path has at least one field");
-    let mut out = Vec::with_capacity(message.len());
-    let mut rest = message;
-    while !rest.is_empty() {
-        let (key, after_key) = varint(rest)?;
-        let (body, after) = match key & 7 {
-            0 => {
-                let (_, after) = varint(after_key)?;
-                (&after_key[..0], after)
-            }
-            1 => (&after_key[..0], after_key.get(8..).ok_or("cut in a field")?),
-            2 => {
-                let (length, body) = varint(after_key)?;
-                let length = usize::try_from(length).map_err(|_| "wrong length")?;
-                if length > body.len() {
-                    return Err("cut in a field");
-                }
-                body.split_at(length)
-            }
-            5 => (&after_key[..0], after_key.get(4..).ok_or("cut in a field")?),
-            _ => return Err("unknown wire type"),
-        };
-        if key >> 3 != wanted {
-            out.extend_from_slice(&rest[..rest.len() - after.len()]);
-        } else if !deeper.is_empty() {
-            if key & 7 != 2 {
-                return Err("a message is expected");
-            }
-            let body = without_field(body, deeper)?;
-            push_varint(&mut out, key);
-            push_varint(&mut out, body.len() as u64);
-            out.extend_from_slice(&body);
-        }
-        rest = after;
-    }
-    Ok(out)
-}
-
-fn varint(bytes: &[u8]) -> Result<(u64, &[u8]), &'static str> {
-    let mut value = 0u64;
-    for (index, &byte) in bytes.iter().enumerate().take(10) {
-        value |= u64::from(byte & 0x7f) << (7 * index);
-        if byte < 0x80 {
-            return Ok((value, &bytes[index + 1..]));
-        }
-    }
-    Err("cut in a number")
-}
-
-fn push_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::wire::push_varint;
     use super::*;
 
     fn field(number: u64, body: &[u8]) -> Vec<u8> {

@@ -1,0 +1,186 @@
+//! One checkpoint: from a job that runs to a committed archive, and on, or to the job's end.
+//!
+//! ```text
+//! outer supervisor               pid 1                    CRIU
+//!   ── Dump ──────────────────>  looks, notes ─────────>  freezes the tree, writes its images
+//!   <──────────────── Freezing ──
+//!   <──────────────── hook: all is written, all stands still ──┤
+//!   packs images and sandbox                                   │
+//!   commits                                                    │
+//!   ── it is saved ───────────────────────────────────────────>│ ends the tree, or lets it run on
+//!   <────────────────── Dumped ──  <───────────── exit 0 ──────┘
+//! ```
+//!
+//! The archive is committed while the tree stands still. So a job is ended only after its image is complete, and
+//! whatever fails before, a full disk included, leaves a job that runs and an older image as it was.
+
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use file_transfer_plugin::monitor::{Monitor, Progress};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::channel::Channel;
+use crate::criu::{Held, Hook, ImageDir, Then};
+use crate::init::{Event, Order};
+use crate::job::Job;
+use crate::running::Running;
+use crate::sandbox::Sandbox;
+use crate::vacate::{Dumped, Packed};
+
+/// Where nobody knows better: no job is worth standing still for longer.
+const LONGEST: Duration = Duration::from_secs(3 * 3600);
+
+/// A checkpoint that was taken.
+pub(crate) struct Checkpointed {
+    /// The archive, which has replaced the older one.
+    pub(crate) packed: Packed,
+    /// How long the job stood still.
+    pub(crate) frozen: Duration,
+}
+
+/// Why there is no new image, in one sentence. The job runs on, or has ended by itself.
+#[derive(Debug)]
+pub(crate) struct NotTaken(pub(crate) String);
+
+impl Running {
+    /// Takes an image; then the job is gone, or runs on. An error is one of ours, after which nothing is known of
+    /// the job.
+    ///
+    /// Within `limit` the image is committed, or the job runs on without one.
+    pub(crate) fn checkpoint(
+        &mut self,
+        job: &Job,
+        sandbox: &Sandbox,
+        then: Then,
+        limit: Option<Duration>,
+    ) -> Result<Result<Checkpointed, NotTaken>> {
+        let begun = Instant::now();
+        let until = begun + limit.unwrap_or(LONGEST);
+        let images = ImageDir::open(&sandbox.tree("images"))?;
+        let hook = Hook::listen(&images)?;
+        self.init.channel.send(&Order::Dump(then))?;
+        let held = match self.freeze(hook, &images, until)? {
+            Ok(held) => held,
+            Err(not_taken) => {
+                sandbox.clear(&["images"])?;
+                return Ok(Err(not_taken));
+            }
+        };
+        let took = begun.elapsed();
+        tracing::info!(stage = "dumped", seconds = took.as_secs_f64());
+        // It stands still, so what it has written is all there is.
+        self.end_relays()?;
+        self.resume.relayed = self.relayed();
+        self.resume.job_starts = job.starts();
+        let dumped = Dumped {
+            generation: self.generation + 1,
+            fingerprint: self.fingerprint.clone(),
+            resume: self.resume.clone(),
+            took,
+        };
+        let standing = Standing {
+            channel: &self.init.channel,
+            until,
+        };
+        let packed = match dumped.pack(sandbox, &standing) {
+            Ok(packed) => {
+                self.generation += 1;
+                // Where CRIU is gone there is nobody to tell, and its end says so.
+                let _ = held.release();
+                Ok(packed)
+            }
+            Err(error) => {
+                drop(held);
+                Err(NotTaken(format!("{error:#}; an older image is untouched")))
+            }
+        };
+        let ended = self.init.channel.receive()?;
+        let frozen = images.frozen().unwrap_or_else(|| begun.elapsed());
+        sandbox.clear(&["images"])?;
+        let taken = match ended {
+            Event::Dumped | Event::DumpFailed { .. } if packed.is_err() => packed,
+            Event::Dumped => packed,
+            Event::DumpFailed { message } if then == Then::RunOn => {
+                // The image is whole, and the job runs: that is what was wanted.
+                tracing::warn!("CRIU failed after the image was complete: {message}");
+                packed
+            }
+            Event::DumpFailed { message } => Err(NotTaken(message)),
+            other => bail!("an event out of turn: {other:?}"),
+        };
+        Ok(taken.map(|packed| Checkpointed { packed, frozen }))
+    }
+
+    /// Waits until all is written and stands still.
+    fn freeze(
+        &mut self,
+        hook: Hook,
+        images: &ImageDir,
+        until: Instant,
+    ) -> Result<Result<Held, NotTaken>> {
+        let (mut late, mut begun) = (false, false);
+        loop {
+            let mut ready = [
+                PollFd::new(self.init.channel.as_fd(), PollFlags::POLLIN),
+                PollFd::new(hook.as_fd(), PollFlags::POLLIN),
+            ];
+            let left = until.saturating_duration_since(Instant::now());
+            let wait = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            let count = match poll(&mut ready, if late { PollTimeout::NONE } else { wait }) {
+                Err(Errno::EINTR) => continue,
+                other => other?,
+            };
+            let [spoke, held] = ready.map(|fd| fd.any().unwrap_or(false));
+            if count == 0 && !late && Instant::now() >= until {
+                late = true;
+                self.init.channel.send(&Order::GiveUp)?;
+                continue;
+            }
+            if spoke {
+                match self.init.channel.receive()? {
+                    Event::Freezing {
+                        monotonic_ns,
+                        boottime_ns,
+                    } => {
+                        self.resume.monotonic_ns = monotonic_ns;
+                        self.resume.boottime_ns = boottime_ns;
+                        begun = true;
+                        continue;
+                    }
+                    Event::DumpFailed { .. } if late => {
+                        return Ok(Err(NotTaken("the time for it was up".to_owned())));
+                    }
+                    Event::DumpFailed { message } => return Ok(Err(NotTaken(message))),
+                    Event::Exited(exit) => {
+                        self.ended = Some(exit);
+                        return Ok(Err(NotTaken("the job had ended".to_owned())));
+                    }
+                    other => bail!("an event out of turn: {other:?}"),
+                }
+            }
+            // What pid 1 knew before is on its way, if it is not here.
+            if held && begun && !late {
+                return Ok(Ok(hook.accept(images)?));
+            }
+        }
+    }
+}
+
+/// Asks whether the tree still stands still, and whether there is time.
+struct Standing<'a> {
+    channel: &'a Channel,
+    until: Instant,
+}
+
+impl Monitor for Standing<'_> {
+    fn progress(&self, _: Progress) {}
+
+    fn cancelled(&self) -> bool {
+        // Pid 1 has nothing to say while CRIU holds the tree: if it speaks, CRIU is gone and the job runs.
+        let mut ready = [PollFd::new(self.channel.as_fd(), PollFlags::POLLIN)];
+        Instant::now() >= self.until || poll(&mut ready, PollTimeout::ZERO) != Ok(0)
+    }
+}
