@@ -141,17 +141,7 @@ mod tests {
         let hash = Digest::of(b"x");
         let chunk = Chunk { hash, packed: 70 };
         assert_eq!(chunk.to_string().parse(), Ok(chunk));
-        for bad in [
-            "",
-            "-",
-            "-70",
-            "+70",
-            "-070",
-            "-+70",
-            "-0",
-            "-4294967296",
-            "-70-",
-        ] {
+        for bad in ["", "-", "+70", "-070", "-+70", "-0", "-4294967296", "-70-"] {
             let text = format!("{hash}{bad}");
             assert_eq!(text.parse::<Chunk>(), Err(BadName::Chunk), "{text}");
         }

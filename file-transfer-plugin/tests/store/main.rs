@@ -6,3 +6,4 @@ mod image;
 mod server;
 
 mod images;
+mod kill;

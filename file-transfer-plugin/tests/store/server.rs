@@ -29,14 +29,7 @@ impl Server {
             .create(true)
             .open(&log)
             .unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_criu-transfer"))
-            .arg("serve")
-            .arg("--dir")
-            .arg(dir)
-            // The machine's own disk may be nearly full; that is another test's subject.
-            .args(["--listen", "127.0.0.1:0", "--low-water", "1M"])
-            .args(options)
-            .stdin(Stdio::null())
+        let mut child = Self::command(dir, options)
             .stdout(Stdio::piped())
             .stderr(errors)
             .spawn()
@@ -55,6 +48,20 @@ impl Server {
             address,
             log,
         }
+    }
+
+    /// The command that serves a directory.
+    pub(crate) fn command(dir: &Path, options: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_criu-transfer"));
+        command
+            .arg("serve")
+            .arg("--dir")
+            .arg(dir)
+            // The machine's own disk may be nearly full; that is another test's subject.
+            .args(["--listen", "127.0.0.1:0", "--low-water", "1M"])
+            .args(options)
+            .stdin(Stdio::null());
+        command
     }
 
     pub(crate) fn client(&self) -> Client {
