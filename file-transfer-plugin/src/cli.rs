@@ -1,5 +1,7 @@
 //! The command line of `criu-transfer`.
 
+mod serve;
+
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -61,6 +63,8 @@ enum Command {
         /// The archive
         file: PathBuf,
     },
+    /// Serves the images of many jobs, on an access point
+    Serve(serve::Serve),
 }
 
 /// Runs the command line of this process.
@@ -86,6 +90,10 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let done = match &args.command {
         Command::Inspect { file, json } => inspect(file, *json, &mut out),
         Command::Verify { file } => verify(file, &mut out),
+        Command::Serve(args) => {
+            drop(out);
+            return serve::serve(args);
+        }
     };
     match done.and_then(|()| out.flush().context("cannot write the result")) {
         // `criu-transfer inspect | head` has got what it wanted.

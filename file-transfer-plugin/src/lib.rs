@@ -9,6 +9,8 @@
 //! | [`manifest`] (feature `archive`) | the first file in `checkpoint.criu`: all of the others, and how the job goes on |
 //! | [`pack`] | trees -> chunks -> `checkpoint.criu` |
 //! | [`unpack`] | `checkpoint.criu` -> verified chunks -> trees |
+//! | [`protocol`] (feature `archive`) | what a client and the store say to each other |
+//! | [`store`] (feature `store`) | the images of many jobs, on an access point |
 //! | [`cli`] (feature `cli`) | the command line of `criu-transfer` |
 //!
 //! Without default features there is only the pure part: serde and classad, nothing that touches a file.
@@ -70,6 +72,12 @@ pub mod pack;
 
 #[cfg(feature = "archive")]
 pub mod unpack;
+
+#[cfg(feature = "archive")]
+pub mod protocol;
+
+#[cfg(feature = "store")]
+pub mod store;
 
 #[cfg(feature = "cli")]
 pub mod cli;

@@ -1,0 +1,115 @@
+//! Chunks: which are missing, here is one, give me one.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use object_store::GetResultPayload;
+use serde::Deserialize;
+use tokio_util::io::ReaderStream;
+
+use super::super::error::StoreError;
+use super::{Caller, Service, body};
+use crate::frame;
+use crate::manifest::Limits;
+use crate::protocol::{Admission, CONTROL_MAX, Chunk, Missing, NAMES_MAX, Ticket};
+
+/// How much of a file is read at a time.
+const READ: usize = 128 << 10;
+
+/// A request that is JSON.
+async fn json<T: for<'a> Deserialize<'a>>(
+    headers: &HeaderMap,
+    from: Body,
+) -> Result<T, StoreError> {
+    let length = body::length(headers, CONTROL_MAX as u64)?;
+    let bytes = body::read(from, length).await?;
+    serde_json::from_slice(&bytes)
+        .map_err(|_| StoreError::Request("the body is not the JSON that it should be"))
+}
+
+pub(super) async fn admission(
+    State(service): State<Arc<Service>>,
+    Caller(owner): Caller,
+    headers: HeaderMap,
+    from: Body,
+) -> Result<Json<Ticket>, StoreError> {
+    let asked: Admission = json(&headers, from).await?;
+    drop(service.store.reserve(&owner, asked.bytes, (0, 0)).await?);
+    let ticket = String::new();
+    Ok(Json(Ticket { ticket }))
+}
+
+pub(super) async fn missing(
+    State(service): State<Arc<Service>>,
+    Caller(owner): Caller,
+    headers: HeaderMap,
+    from: Body,
+) -> Result<Json<Missing>, StoreError> {
+    let _memory = service.budget.take(CONTROL_MAX).await?;
+    let Missing { chunks } = json(&headers, from).await?;
+    if chunks.len() > NAMES_MAX {
+        return Err(StoreError::Request("too many names in one request"));
+    }
+    let chunks = service.store.missing(&owner, &chunks);
+    Ok(Json(Missing { chunks }))
+}
+
+/// What the query of a PUT says.
+#[derive(Deserialize)]
+pub(super) struct Raw {
+    raw: u32,
+}
+
+pub(super) async fn put(
+    State(service): State<Arc<Service>>,
+    Caller(owner): Caller,
+    Path(name): Path<String>,
+    Query(Raw { raw }): Query<Raw>,
+    headers: HeaderMap,
+    from: Body,
+) -> Result<StatusCode, StoreError> {
+    let chunk: Chunk = name.parse()?;
+    let most = Limits::default().frame;
+    if raw == 0 || raw > most || chunk.packed as usize > frame::bound(raw as usize) {
+        return Err(StoreError::Request("no chunk has this size"));
+    }
+    let length = body::length(&headers, frame::bound(most as usize) as u64)?;
+    if length != u64::from(chunk.packed) {
+        return Err(StoreError::NotTheChunk);
+    }
+    let _memory = service.budget.take(length as usize).await?;
+    let reserved = service.store.reserve(&owner, length, (0, 0)).await?;
+    let frame = body::read(from, length).await?;
+    // Sent again, because its answer was lost.
+    if !service.store.has(&owner, chunk) {
+        let put = service.store.put_chunk(&owner, chunk, raw, frame, reserved);
+        put.await?;
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn get(
+    State(service): State<Arc<Service>>,
+    Caller(owner): Caller,
+    Path(name): Path<String>,
+) -> Result<Response, StoreError> {
+    let chunk: Chunk = name.parse()?;
+    let got = service.store.chunk(&owner, chunk).await?;
+    // Not through memory as a whole: a client that reads slowly would keep it there.
+    let body = match got.payload {
+        GetResultPayload::File(file, _) => {
+            let file = tokio::fs::File::from_std(file);
+            Body::from_stream(ReaderStream::with_capacity(file, READ))
+        }
+        GetResultPayload::Stream(stream) => Body::from_stream(stream),
+    };
+    let headers = [
+        (header::CONTENT_LENGTH, chunk.packed.to_string()),
+        (header::CONTENT_TYPE, "application/zstd".to_owned()),
+    ];
+    Ok((headers, body).into_response())
+}

@@ -1,0 +1,9 @@
+//! The store as its clients see it: the real program, spoken to over its socket.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod http;
+mod image;
+mod server;
+
+mod images;
+mod kill;
