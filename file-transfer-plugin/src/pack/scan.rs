@@ -1,7 +1,7 @@
 //! What is in the trees: names, kinds, sizes, holes.
 
 use std::collections::HashMap;
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File, Metadata, Permissions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -27,6 +27,35 @@ pub(super) struct Scan {
     pub(super) left_out: Vec<LeftOut>,
     /// The first name of each file that has several.
     links: HashMap<(u64, u64), Name>,
+    closed: Closed,
+}
+
+/// What its owner had closed to himself, open for as long as this lives. The archive has the modes that were found.
+#[derive(Default)]
+struct Closed(Vec<(PathBuf, Permissions)>);
+
+impl Closed {
+    /// A mode that lets its owner in. That it cannot be set is found out by whoever reads next.
+    fn open(&mut self, path: &Path, meta: &Metadata) {
+        let needed = if meta.is_dir() { 0o500 } else { 0o400 };
+        let mode = meta.permissions().mode();
+        if mode & needed == needed {
+            return;
+        }
+        let permissions = Permissions::from_mode(mode & 0o7777 | needed);
+        if fs::set_permissions(path, permissions).is_ok() {
+            self.0.push((path.to_owned(), meta.permissions()));
+        }
+    }
+}
+
+impl Drop for Closed {
+    fn drop(&mut self) {
+        // What lies deeper first, while the way to it is open.
+        for (path, permissions) in self.0.drain(..).rev() {
+            let _ = fs::set_permissions(path, permissions);
+        }
+    }
 }
 
 pub(super) fn scan(trees: &[Tree<'_>]) -> Result<Scan, PackError> {
@@ -54,6 +83,9 @@ impl Scan {
             source: error,
         };
         let kind = meta.file_type();
+        if kind.is_dir() || kind.is_file() {
+            self.closed.open(&source, meta);
+        }
         let kind = if kind.is_dir() {
             Kind::Dir
         } else if kind.is_symlink() {
@@ -223,6 +255,30 @@ fn xattrs(path: &Path) -> io::Result<Vec<(Name, Name)>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_its_owner_has_closed_is_open_while_it_is_read_and_closed_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir(at("shut")).unwrap();
+        fs::write(at("shut/secret"), "x").unwrap();
+        let mode = |name: &str| fs::metadata(at(name)).unwrap().permissions().mode() & 0o7777;
+        let close = |name, mode| fs::set_permissions(at(name), Permissions::from_mode(mode));
+        close("shut/secret", 0o000).unwrap();
+        close("shut", 0o200).unwrap();
+        let scan = scan(&[Tree {
+            prefix: "srv",
+            dir: dir.path(),
+        }])
+        .unwrap();
+        let found: Vec<_> = scan.entries[1..].iter().map(|entry| entry.mode).collect();
+        assert_eq!(found, [0o200, 0o000]);
+        assert_eq!((mode("shut"), mode("shut/secret")), (0o700, 0o400));
+        drop(scan);
+        assert_eq!(mode("shut"), 0o200);
+        close("shut", 0o700).unwrap();
+        assert_eq!(mode("shut/secret"), 0o000);
+    }
 
     #[test]
     fn a_file_of_many_small_holes_is_packed_in_few_parts() {
