@@ -55,6 +55,12 @@ pub const JOB_BYTES: &str = "ChirpCRIUBytes";
 pub const JOB_TIME: &str = "ChirpCRIUTime";
 /// The digest of its manifest, which commits to all of it.
 pub const JOB_DIGEST: &str = "ChirpCRIUDigest";
+/// Digests of images that the access point may have instead: an upload can fail after the newest was announced.
+pub const JOB_DIGEST_BEFORE: &str = "ChirpCRIUDigestBefore";
+/// Seconds for which images kept the job from running on its present slot.
+pub const JOB_FROZEN_SECONDS: &str = "ChirpCRIUFrozenSeconds";
+/// What would prevent an image if one were taken now.
+pub const JOB_BLOCKERS: &str = "ChirpCRIUBlockers";
 /// How long the newest took to dump, in seconds.
 pub const JOB_DUMP_SECONDS: &str = "ChirpCRIUDumpSeconds";
 /// How long it took to pack.

@@ -18,6 +18,12 @@ const LIMIT: usize = 64 << 10;
 /// One end.
 pub(crate) struct Channel(OwnedFd);
 
+impl From<OwnedFd> for Channel {
+    fn from(socket: OwnedFd) -> Channel {
+        Channel(socket)
+    }
+}
+
 impl Channel {
     pub(crate) fn pair() -> nix::Result<(Channel, Channel)> {
         let (ours, theirs) = socketpair(

@@ -23,6 +23,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::channel::Channel;
+use crate::control::Answer;
 use crate::criu::{Held, Hook, ImageDir, Then};
 use crate::init::{Event, Order};
 use crate::job::Job;
@@ -39,6 +40,17 @@ pub(crate) struct Checkpointed {
     pub(crate) packed: Packed,
     /// How long the job stood still.
     pub(crate) frozen: Duration,
+}
+
+impl Checkpointed {
+    /// What whoever asked for it is told.
+    pub(crate) fn answer(&self) -> Answer {
+        Answer::Dumped {
+            generation: self.packed.generation,
+            bytes: self.packed.bytes,
+            frozen_seconds: self.frozen.as_secs_f64(),
+        }
+    }
 }
 
 /// Why there is no new image, in one sentence. The job runs on, or has ended by itself.
@@ -80,6 +92,7 @@ impl Running {
             fingerprint: self.fingerprint.clone(),
             resume: self.resume.clone(),
             took,
+            hurry: self.hurry,
         };
         let standing = Standing {
             channel: &self.init.channel,

@@ -3,15 +3,15 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
 use nix::sys::signal::Signal;
 
 use crate::exit_code::{self, ExitCode};
 use crate::init::Exit;
 use crate::job::Job;
 use crate::running::{End, StartFailed};
-use crate::supervise;
-use crate::{log, sys};
+use crate::{by_hand, log, period, supervise, sys};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -24,7 +24,12 @@ Examples:
 
   By hand: run, send it TERM, and go on elsewhere with the one file it leaves:
     cd D1 && criu-starter run -- ./simulate input.dat
-    mv D1/checkpoint.criu D2 && cd D2 && criu-starter run -- ./simulate input.dat";
+    mv D1/checkpoint.criu D2 && cd D2 && criu-starter run -- ./simulate input.dat
+
+  An image now and then, one at once, and what would prevent it:
+    criu-starter run --every 10m -- ./simulate input.dat
+    criu-starter dump --keep-running D1
+    criu-starter preflight PID";
 
 /// Runs a job so that it can be frozen and thawed with nothing but its own user
 #[derive(Debug, Parser)]
@@ -44,17 +49,59 @@ enum Command {
     ///
     /// Standard input is kept when it is a file; from a pipe or a terminal the job
     /// reads an end of file.
+    ///
+    /// A thawed job's environment is that of its first start. Where it needs the
+    /// present values (_CONDOR_*, TMPDIR and the like; chirp's port among them), they are
+    /// in /srv/.criu/environment, in the shell's words.
     #[command(after_help = exit_code::HELP)]
     Run {
-        /// Take an image every so often while the job runs, in seconds
-        #[arg(long, value_name = "SECONDS", value_parser = seconds)]
-        every: Option<Duration>,
+        #[command(flatten)]
+        images: Images,
         /// The job and its arguments
         #[arg(last = true, required = true, value_name = "COMMAND")]
         command: Vec<OsString>,
     },
+    /// Go on from ./checkpoint.criu, and fail if there is none
+    #[command(after_help = exit_code::HELP)]
+    Restore {
+        #[command(flatten)]
+        images: Images,
+    },
+    /// Freeze the job that `run` or `restore` has in a directory
+    ///
+    /// Its ./checkpoint.criu is complete when this ends.
+    Dump {
+        /// Let the job run on
+        #[arg(long)]
+        keep_running: bool,
+        /// Where it was started; a process of the job or its supervisor will do
+        #[arg(default_value = ".", value_name = "DIRECTORY|PID")]
+        job: OsString,
+    },
+    /// Say what would prevent a process and its children from being frozen
+    ///
+    /// Ends with 0 where nothing does, with 1 where something may. A job of ours is
+    /// looked at from its inside, with the process numbers of its own; of any
+    /// other process what /proc shows to this user.
+    Preflight {
+        /// The process; of a job of ours any, or its supervisor
+        pid: i32,
+        /// For scripts
+        #[arg(long)]
+        json: bool,
+    },
     /// Print the version of the CRIU that `run` would use
     CriuVersion,
+}
+
+/// What `run` and `restore` share.
+#[derive(Debug, Args)]
+struct Images {
+    /// Take an image every so often while the job runs: seconds, or 10m, or 1h30m
+    ///
+    /// In HTCondor it is the job's ad that says so: `+CRIUInterval = "10m"`.
+    #[arg(long, value_name = "INTERVAL", value_parser = period::parse)]
+    every: Option<Duration>,
 }
 
 /// The whole of `criu-starter`.
@@ -62,13 +109,20 @@ pub fn main() -> std::process::ExitCode {
     if let Some(code) = crate::criu::called_by_criu() {
         return code;
     }
-    let (every, command) = match Cli::parse().command {
-        Command::Run { every, command } => (every, command),
-        Command::CriuVersion => return criu_version(),
-    };
+    match Cli::parse().command {
+        Command::Run { images, command } => supervised(images, || Job::from_environment(command)),
+        Command::Restore { images } => supervised(images, Job::to_be_restored),
+        Command::Dump { keep_running, job } => by_hand::dump(&job, keep_running),
+        Command::Preflight { pid, json } => by_hand::preflight(pid, json),
+        Command::CriuVersion => criu_version(),
+    }
+}
+
+/// A job's supervisor, to the job's end.
+fn supervised(images: Images, job: impl FnOnce() -> Result<Job>) -> std::process::ExitCode {
     log::begin();
-    let job = Job::from_environment(command).map(|job| Job { every, ..job });
-    let error = match job {
+    let every = images.every.filter(|every| !every.is_zero());
+    let error = match job().map(|job| Job { every, ..job }) {
         Err(error) => error,
         Ok(job) if !job.wants_criu() => supervise::straight_through(&job.command),
         Ok(job) => match supervise::run(&job) {
@@ -89,14 +143,6 @@ pub fn main() -> std::process::ExitCode {
     }
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse::<f64>().ok();
-    seconds
-        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-        .filter(|every| !every.is_zero())
-        .ok_or_else(|| "a number of seconds above 0 is expected".to_owned())
-}
-
 /// Ends as the job did.
 fn finish(end: End) -> std::process::ExitCode {
     match end {
@@ -107,6 +153,7 @@ fn finish(end: End) -> std::process::ExitCode {
             Err(_) => std::process::exit(128 + number),
         },
         End::Ours(code) => code.into(),
+        End::Checkpoint(code) => std::process::exit(code),
     }
 }
 

@@ -27,7 +27,7 @@ use caps::CapSet;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl::{set_child_subreaper, set_pdeathsig};
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{Pid, setsid};
@@ -38,6 +38,7 @@ use crate::criu::{Criu, DUMP_LOG, ImageDir, PID_FILE, RESTORE_LOG, Then};
 use crate::job::JobCommand;
 use crate::mapped::Names;
 use crate::namespaces::{Clocks, Mounts, SANDBOX, mount_all};
+use crate::preflight::Reason;
 use crate::unkept::{self, Unkept};
 use crate::{preflight, sys};
 
@@ -56,6 +57,10 @@ pub(crate) enum Order {
     GiveUp,
     /// Send the job a signal.
     Signal(i32),
+    /// Send it to the job's process group.
+    GroupSignal(i32),
+    /// Say what would prevent a dump.
+    Look,
 }
 
 /// What pid 1 has to say.
@@ -75,6 +80,8 @@ pub(crate) enum Event {
     Dumped,
     /// The job runs on.
     DumpFailed { message: String },
+    /// The answer to a look.
+    Blockers(Vec<Reason>),
     /// The job ended by itself.
     Exited(Exit),
 }
@@ -184,13 +191,14 @@ fn watch(init: &Init, channel: &Channel, children: &SignalFd, job: Pid) -> anyho
                         let _ = freezing.criu.kill();
                     }
                 }
-                Order::Signal(number) => {
-                    if ended.is_none()
-                        && let Ok(signal) = Signal::try_from(number)
-                    {
-                        // It may be gone already: its exit is on its way.
-                        let _ = kill(job, signal);
-                    }
+                Order::Signal(number) if ended.is_none() => pass_on(job, number, kill),
+                Order::GroupSignal(number) if ended.is_none() => pass_on(job, number, killpg),
+                Order::Signal(_) | Order::GroupSignal(_) => {}
+                Order::Look => {
+                    let mut reasons =
+                        preflight::blockers(&preflight::Job::inside(Path::new("/proc"), job));
+                    reasons.truncate(MOST_REASONS);
+                    channel.send(&Event::Blockers(reasons))?;
                 }
             }
         }
@@ -221,6 +229,32 @@ fn watch(init: &Init, channel: &Channel, children: &SignalFd, job: Pid) -> anyho
             return channel.send(&Event::Exited(exit));
         }
     }
+}
+
+/// A packet of the channel's holds this many sentences.
+const MOST_REASONS: usize = 60;
+
+/// Passes a signal on as the job would have got it. It may be gone already: its exit is on its way.
+fn pass_on(job: Pid, number: i32, send: impl Fn(Pid, Signal) -> nix::Result<()>) {
+    let Ok(mut signal) = Signal::try_from(number) else {
+        return;
+    };
+    // The kernel lets no terminal stop a session that has none, and the job is the leader of its own.
+    if signal == Signal::SIGTSTP && !has_own_way(job, signal) {
+        signal = Signal::SIGSTOP;
+    }
+    let _ = send(job, signal);
+}
+
+/// Whether the job catches or ignores a signal.
+fn has_own_way(job: Pid, signal: Signal) -> bool {
+    let status = fs::read_to_string(format!("/proc/{job}/status")).unwrap_or_default();
+    let set = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        u64::from_str_radix(line.trim(), 16).ok()
+    };
+    let caught = set("SigCgt:").unwrap_or(0) | set("SigIgn:").unwrap_or(0);
+    caught >> (signal as i32 - 1) & 1 == 1
 }
 
 /// A dump under way.

@@ -11,9 +11,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use classad::ClassAd;
+use file_transfer_plugin::attributes;
 use nix::sys::signal::Signal;
 
+use crate::exit_code::ExitCode;
 use crate::namespaces::SANDBOX;
+use crate::period::Interval;
+use crate::sandbox::ARCHIVE;
 
 /// An ad of HTCondor's is some ten kilobytes.
 const AD_LIMIT: u64 = 4 << 20;
@@ -40,8 +44,10 @@ pub(crate) struct Job {
     pub(crate) job_ad: Option<ClassAd>,
     /// HTCondor's slot ad.
     pub(crate) machine_ad: Option<ClassAd>,
-    /// How often an image is taken while it runs.
+    /// How often a person wants an image while it runs.
     pub(crate) every: Option<Duration>,
+    /// Going on is wanted, not beginning.
+    pub(crate) only_restore: bool,
 }
 
 impl Job {
@@ -57,6 +63,15 @@ impl Job {
             job_ad: ad_named_by(JOB_AD)?,
             machine_ad: ad_named_by("_CONDOR_MACHINE_AD")?,
             every: None,
+            only_restore: false,
+        })
+    }
+
+    /// A job that goes on, and that its image knows better than we do.
+    pub(crate) fn to_be_restored() -> Result<Job> {
+        Ok(Job {
+            only_restore: true,
+            ..Job::from_environment(Vec::new())?
         })
     }
 
@@ -87,6 +102,61 @@ impl Job {
             .unwrap_or(Signal::SIGTERM)
     }
 
+    /// The exit code at which the starter, unless it has sent a soft kill, takes our image home and starts us again
+    /// here. A job that lists other files for that has images of its own, and its exit code is its own affair.
+    pub(crate) fn checkpoint_code(&self) -> Option<i32> {
+        let ad = self.job_ad.as_ref()?;
+        let is = |name| ad.eval_bool(name) == Some(true);
+        let ours = lists_archive(&ad.eval_str("TransferCheckpoint")?);
+        // With a signal of its own the starter would wait for this code, and hold the job for any other.
+        let plain = is("WantFTOnCheckpoint")
+            && !is("SuccessCheckpointExitBySignal")
+            && !is("WantCheckpointSignal");
+        let code = i32::try_from(ad.eval_int("SuccessCheckpointExitCode")?).ok()?;
+        let usable = (1..=255).contains(&code) && !ExitCode::is_ours(code);
+        (ours && plain && usable).then_some(code)
+    }
+
+    /// How often images are taken of a job that runs on.
+    pub(crate) fn interval(&self) -> Interval {
+        let Some(ad) = &self.job_ad else {
+            return self.every.map_or(Interval::Never, Interval::Chosen);
+        };
+        let interval = Interval::of(ad, self.machine_ad.as_ref()).unwrap_or_else(|error| {
+            tracing::warn!("CRIUInterval: {error}");
+            Interval::Never
+        });
+        match interval {
+            // An image that nobody takes home dies with the slot.
+            Interval::Measured { .. } if self.checkpoint_code().is_none() => Interval::Never,
+            other => other,
+        }
+    }
+
+    /// Whether the job wants to know in its first minute that it can be frozen.
+    pub(crate) fn rehearses(&self) -> bool {
+        self.job_ad
+            .as_ref()
+            .is_some_and(|ad| ad.eval_bool("CRIURehearse") == Some(true))
+    }
+
+    /// The digests of the images that the access point may have, as the job's ad names them.
+    pub(crate) fn digests(&self) -> Vec<String> {
+        let Some(ad) = &self.job_ad else {
+            return Vec::new();
+        };
+        let named = |name| ad.eval_str(name).unwrap_or_default();
+        let all = format!(
+            "{},{}",
+            named(attributes::JOB_DIGEST_BEFORE),
+            named(attributes::JOB_DIGEST)
+        );
+        all.split([',', ' '])
+            .filter(|digest| !digest.is_empty())
+            .map(str::to_owned)
+            .collect()
+    }
+
     /// How often HTCondor has started the job, this time included.
     pub(crate) fn starts(&self) -> u32 {
         let count = |name| self.job_ad.as_ref()?.eval_int(name);
@@ -100,10 +170,7 @@ impl Job {
         let Some((program, arguments)) = self.command.split_first() else {
             bail!("no command: criu-starter run -- ./job args");
         };
-        let mut environment: Vec<_> = env::vars_os()
-            .map(|(name, value)| (name, self.moved(&value)))
-            .filter(|(name, _)| name != "LD_BIND_NOW")
-            .collect();
+        let mut environment = self.environment();
         // A program bound lazily on this CPU and moved to one with a larger
         // xsave area overwrites its own stack at its next first call.
         environment.push(("LD_BIND_NOW".into(), "1".into()));
@@ -117,6 +184,14 @@ impl Job {
         })
     }
 
+    /// Our environment, as it is inside.
+    pub(crate) fn environment(&self) -> Vec<(OsString, OsString)> {
+        env::vars_os()
+            .map(|(name, value)| (name, self.moved(&value)))
+            .filter(|(name, _)| name != "LD_BIND_NOW")
+            .collect()
+    }
+
     /// A path in the scratch directory is one in /srv for the job.
     fn moved(&self, value: &OsStr) -> OsString {
         let path = Path::new(value);
@@ -128,6 +203,11 @@ impl Job {
             _ => value.to_owned(),
         }
     }
+}
+
+/// Whether a list of files, as submit files have it, names our archive.
+fn lists_archive(list: &str) -> bool {
+    list.split([',', ' ']).any(|file| file == ARCHIVE)
 }
 
 /// PTRACE_GET_RSEQ_CONFIGURATION came with 5.13; without it CRIU refuses a
@@ -192,6 +272,7 @@ mod tests {
             job_ad: Some(ClassAd::parse_old(ad).unwrap()),
             machine_ad: None,
             every: None,
+            only_restore: false,
         }
     }
 
@@ -205,6 +286,42 @@ mod tests {
         let both = "KillSig = \"SIGUSR1\"\nRemoveKillSig = \"int\"";
         assert_eq!(job(both).vacate_signal(), Signal::SIGINT);
         assert_eq!(job("KillSig = \"10\"").vacate_signal(), Signal::SIGUSR1);
+    }
+
+    #[test]
+    fn images_go_home_by_an_exit_code_only_where_they_would_arrive() {
+        let good = "WantFTOnCheckpoint = true\nSuccessCheckpointExitCode = 213\n";
+        let code = |more: &str| job(&format!("{good}{more}")).checkpoint_code();
+        let listed = "TransferCheckpoint = \"checkpoint.criu\"\n";
+        let with = |more: &str| code(&format!("{listed}{more}"));
+        assert_eq!(code(""), None);
+        assert_eq!(with(""), Some(213));
+        assert_eq!(
+            code("TransferCheckpoint = \"a, checkpoint.criu\""),
+            Some(213)
+        );
+        assert_eq!(code("TransferCheckpoint = \"its-own-state\""), None);
+        assert_eq!(with("WantCheckpointSignal = true"), None);
+        assert_eq!(with("SuccessCheckpointExitBySignal = true"), None);
+        assert_eq!(with("WantFTOnCheckpoint = false"), None);
+        // A code of ours would be taken for it.
+        assert_eq!(with("SuccessCheckpointExitCode = 87"), None);
+    }
+
+    #[test]
+    fn without_a_way_home_images_are_taken_only_when_they_are_asked_for() {
+        assert_eq!(job("A = 1").interval(), Interval::Never);
+        let chosen = Interval::Chosen(Duration::from_secs(600));
+        assert_eq!(job("CRIUInterval = \"10m\"").interval(), chosen);
+        let home = "WantFTOnCheckpoint = true\nSuccessCheckpointExitCode = 213\nTransferCheckpoint = \"checkpoint.criu\"";
+        assert!(matches!(job(home).interval(), Interval::Measured { .. }));
+    }
+
+    #[test]
+    fn every_digest_that_the_ad_names_is_known() {
+        let ad = "ChirpCRIUDigest = \"c\"\nChirpCRIUDigestBefore = \"a,b\"";
+        assert_eq!(job(ad).digests(), ["a", "b", "c"]);
+        assert!(job("A = 1").digests().is_empty());
     }
 
     #[test]

@@ -15,12 +15,12 @@ pub(crate) struct Launched {
     /// The line to it.
     pub(crate) channel: Channel,
     /// Its number out here.
-    pid: Pid,
+    pub(crate) pid: Pid,
 }
 
 impl Launched {
     /// Ends it, and with it everything in its namespace.
-    pub(crate) fn end(self) {
+    pub(crate) fn end(&self) {
         // It may have ended by itself; then there is a zombie to reap, or nothing.
         let _ = kill(self.pid, Signal::SIGKILL);
         let _ = waitpid(self.pid, None);

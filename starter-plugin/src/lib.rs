@@ -6,7 +6,8 @@
 //! |---|---|
 //! | [`cli`](main) | the command line |
 //! | `job` | ads, environment and signal, as the starter hands them over |
-//! | `sandbox` | the scratch directory, so arranged that one file leaves it |
+//! | `sandbox`, `stubborn` | the scratch directory, so arranged that one file leaves it |
+//! | `present` | what a thawed job's environment does not tell it |
 //! | `restore` | which image to go on from |
 //! | `launch`, `namespaces` | the job's own little machine |
 //! | `preflight` | what would make a dump fail, or succeed and its restore be wrong |
@@ -14,8 +15,13 @@
 //! | `unkept` | what CRIU does not bring back |
 //! | `init` | pid 1 in it: starts, restores, dumps, reaps |
 //! | `supervise` | the outer process: how the job begins, what a slot owes to the queue |
-//! | `running` | the job's life: output, signals, to its end or its image |
+//! | `running` | how a job begins: fresh, or thawed |
+//! | `watch`, `signals` | what comes meanwhile: signals, requests, time |
+//! | `schedule`, `period` | when an image is due |
+//! | `budget`, `measure`, `plan` | how long the slot waits, what is to be saved, and what fits |
 //! | `checkpoint` | from a running job to a committed image, and on, or to its end |
+//! | `imaging`, `again` | which images are taken, and how they get home |
+//! | `by_hand`, `control` | requests of people and scripts, and who hears them |
 //! | `relay` | the job's output, once each and in order |
 //! | `vacate` | from a dumped tree to an announced archive |
 //! | `criu` | CRIU's command line, images and errors |
@@ -30,7 +36,9 @@ mod cli;
 mod exit_code;
 
 mod job;
+mod present;
 mod sandbox;
+mod stubborn;
 
 mod restore;
 
@@ -41,10 +49,25 @@ mod init;
 mod mapped;
 mod preflight;
 mod running;
+mod signals;
 mod supervise;
 mod unkept;
+mod watch;
 
+mod period;
+mod schedule;
+
+mod budget;
+mod measure;
+mod plan;
+
+mod again;
 mod checkpoint;
+mod imaging;
+
+mod by_hand;
+mod control;
+
 mod relay;
 mod vacate;
 

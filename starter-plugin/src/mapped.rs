@@ -75,7 +75,7 @@ fn nameless(maps: impl BufRead) -> Vec<(u64, PathBuf)> {
 }
 
 /// Another name of that file beside `path`.
-fn other_name(path: &Path, inode: u64) -> Option<PathBuf> {
+pub(crate) fn other_name(path: &Path, inode: u64) -> Option<PathBuf> {
     fs::read_dir(path.parent()?).ok()?.find_map(|entry| {
         let entry = entry.ok()?;
         let meta = entry.metadata().ok()?;

@@ -1,24 +1,34 @@
 //! Which image to go on from, and whether it may be tried here.
 //!
 //! ```text
-//! no archive ─────────────────────────────> Fresh
-//! archive verifies, is admitted ──────────> Thaw
-//! archive verifies, is not admitted here ─> NotHere: the slot goes back, the image stays
-//! archive is damaged ─────────────────────> by hand an error; in HTCondor from the beginning
+//! candidates, newest first:
+//!   verifies, is known, is admitted ──> Thaw ── fails, or dies at once ──┐
+//!   verifies, but cannot run here ───────────────────────────────────────┤
+//!   is damaged, or another's ──> the next one                            │
+//! none is left ──> Fresh: from the beginning           by hand, and on the first three slots: NotHere,
+//!                  (by hand an error instead)          the slot goes back and the image stays; then the next one
 //! ```
+//!
+//! An image is known where the job's ad names no digest, or its own, or that of the image before it: an image can
+//! reach the access point without the news of it, when a slot dies right after the upload, and the news without the
+//! image, when the upload fails. So the ad names the images that may be there, `ChirpCRIUDigest` and before it
+//! `ChirpCRIUDigestBefore`, and an image says which one it follows.
 
+use std::collections::VecDeque;
 use std::fs;
+use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Result, bail};
 use file_transfer_plugin::fingerprint::Fingerprint;
 use file_transfer_plugin::manifest::{Limits, Manifest};
 use file_transfer_plugin::monitor::Silent;
-use file_transfer_plugin::unpack::Archive;
+use file_transfer_plugin::unpack::{Archive, ArchiveError};
 
+use crate::again::Notes;
 use crate::job::Job;
 use crate::sandbox::{Sandbox, TREES};
 
-/// Slots that may fail to restore an image before the job begins again.
+/// Slots that may fail to restore an image before an older one is taken.
 const ATTEMPTS: u32 = 3;
 
 /// How the job begins.
@@ -26,72 +36,377 @@ pub(crate) enum Choice {
     /// From its command.
     Fresh,
     /// From the image that is now unpacked in the sandbox.
-    Thaw(Box<Manifest>),
+    Thaw(Box<Image>),
     /// Elsewhere: this slot cannot, and the sentence says why.
     NotHere(String),
 }
 
-/// Verifies and unpacks the newest image, if there is one.
-pub(crate) fn choose(job: &Job, sandbox: &Sandbox, slot: &Fingerprint) -> Result<Choice> {
-    let path = sandbox.archive();
-    match fs::metadata(&path) {
-        Ok(meta) if meta.len() > 0 => {}
-        // HTCondor wants a listed file to exist, so an empty one is none.
-        _ => return Ok(Choice::Fresh),
+/// An image that verified.
+pub(crate) struct Image {
+    pub(crate) manifest: Manifest,
+    /// The digest of that manifest.
+    pub(crate) digest: String,
+}
+
+/// The images that are left to try.
+pub(crate) struct Ladder {
+    candidates: VecDeque<PathBuf>,
+    /// The digests of the images that it may be; none where nobody named any.
+    known: Vec<String>,
+    /// Why those before were not taken.
+    refused: Vec<String>,
+}
+
+/// What is wrong with a candidate.
+enum Refusal {
+    /// It is of no use to anybody.
+    Bad(String),
+    /// Another slot may take it.
+    NotHere(Box<Manifest>, String),
+}
+
+impl Ladder {
+    /// The images in the scratch directory. HTCondor wants a listed file to exist, so an empty one is none.
+    ///
+    /// Started again in place we have the ad of the first start here, and know better what was sent since.
+    pub(crate) fn of(sandbox: &Sandbox, job: &Job, again: Option<&Notes>) -> Ladder {
+        let mut known = job.digests();
+        if !known.is_empty()
+            && let Some(notes) = again
+        {
+            known.extend_from_slice(&notes.digests);
+        }
+        let is_image = |path: &PathBuf| fs::metadata(path).is_ok_and(|meta| meta.len() > 0);
+        Ladder {
+            candidates: sandbox.archives().into_iter().filter(is_image).collect(),
+            known,
+            refused: Vec::new(),
+        }
     }
+
+    /// Why images were not taken, if any were not.
+    pub(crate) fn refusals(&self) -> Option<String> {
+        (!self.refused.is_empty()).then(|| self.refused.join("; "))
+    }
+
+    /// Verifies and unpacks the newest image that is left.
+    pub(crate) fn next(
+        &mut self,
+        job: &Job,
+        sandbox: &Sandbox,
+        slot: &Fingerprint,
+    ) -> Result<Choice> {
+        while let Some(path) = self.candidates.pop_front() {
+            match unpack(&path, &self.known, sandbox, slot) {
+                Ok(image) => return Ok(Choice::Thaw(Box::new(image))),
+                Err(Refusal::NotHere(manifest, reason)) if may_give_back(job, &manifest) => {
+                    return Ok(Choice::NotHere(reason));
+                }
+                Err(Refusal::NotHere(_, reason) | Refusal::Bad(reason)) => {
+                    tracing::warn!("not from {}: {reason}", path.display());
+                    self.refused.push(reason);
+                    sandbox.clear(&TREES)?;
+                }
+            }
+        }
+        if !job.is_htcondor()
+            && let Some(refused) = self.refusals()
+        {
+            bail!("{refused}; take checkpoint.criu away to begin again");
+        }
+        Ok(Choice::Fresh)
+    }
+
+    /// After an image could not be restored here: another slot while there is hope, then an older image.
+    pub(crate) fn failed(
+        &mut self,
+        image: &Image,
+        reason: String,
+        job: &Job,
+        sandbox: &Sandbox,
+        slot: &Fingerprint,
+    ) -> Result<Choice> {
+        if may_give_back(job, &image.manifest) {
+            return Ok(Choice::NotHere(reason));
+        }
+        tracing::warn!("given up on the image after {ATTEMPTS} slots: {reason}");
+        self.refused.push(reason);
+        sandbox.clear(&TREES)?;
+        self.next(job, sandbox, slot)
+    }
+}
+
+/// Whether another slot is to try. By hand nobody counts, and nothing is lost by asking the person.
+fn may_give_back(job: &Job, manifest: &Manifest) -> bool {
+    let attempts = job.starts().saturating_sub(manifest.head.resume.job_starts);
+    !job.is_htcondor() || attempts <= ATTEMPTS
+}
+
+fn unpack(
+    path: &std::path::Path,
+    known: &[String],
+    sandbox: &Sandbox,
+    slot: &Fingerprint,
+) -> Result<Image, Refusal> {
     let begun = std::time::Instant::now();
-    let unpacked = Archive::open(&path, &Limits::default()).and_then(|archive| {
-        if slot.admits(&archive.manifest().head.fingerprint).is_ok() {
-            let dirs = TREES.map(|name| (name, sandbox.tree(name)));
-            let trees: Vec<_> = dirs
-                .iter()
-                .map(|(name, dir)| (*name, dir.as_path()))
-                .collect();
-            archive.unpack(&trees, &Silent)?;
-        }
-        Ok(archive)
-    });
-    let archive = match unpacked {
-        Ok(archive) => archive,
-        Err(error) if job.is_htcondor() => {
-            tracing::warn!(
-                "the image is refused, the job begins again: {:#}",
-                anyhow::Error::from(error)
-            );
-            sandbox.clear(&TREES)?;
-            return Ok(Choice::Fresh);
-        }
-        Err(error) => {
-            return Err(error).with_context(|| {
-                format!("{} is refused; take it away to begin again", path.display())
-            });
-        }
-    };
+    let bad = |error: ArchiveError| Refusal::Bad(format!("{:#}", anyhow::Error::from(error)));
+    let archive = Archive::open(path, &Limits::default()).map_err(bad)?;
     let manifest = archive.manifest().clone();
+    let digest = archive.digest().to_string();
+    if !is_known(known, &digest, &manifest.head.resume.follows) {
+        return Err(Refusal::Bad(format!(
+            "{} is {digest}, which is none of those that the job's ad names",
+            path.display()
+        )));
+    }
     if let Err(mismatches) = slot.admits(&manifest.head.fingerprint) {
         let reasons: Vec<_> = mismatches.iter().map(ToString::to_string).collect();
-        return give_up_or(job, &manifest, reasons.join("; "), sandbox);
+        return Err(Refusal::NotHere(Box::new(manifest), reasons.join("; ")));
     }
+    let dirs = TREES.map(|name| (name, sandbox.tree(name)));
+    let trees: Vec<_> = dirs
+        .iter()
+        .map(|(name, dir)| (*name, dir.as_path()))
+        .collect();
+    archive
+        .unpack(&trees, &Silent)
+        .map_err(|error| match error {
+            // A full disk is this slot's, and the image as good as it was.
+            ArchiveError::Write { .. } => Refusal::NotHere(
+                Box::new(manifest.clone()),
+                format!("{:#}", anyhow::Error::from(error)),
+            ),
+            error => bad(error),
+        })?;
     tracing::info!(
         stage = "unpacked",
         generation = manifest.head.generation,
         seconds = begun.elapsed().as_secs_f64()
     );
-    Ok(Choice::Thaw(Box::new(manifest)))
+    Ok(Image { manifest, digest })
 }
 
-/// After an image could not be restored here: another slot, while there is hope.
-pub(crate) fn give_up_or(
-    job: &Job,
-    manifest: &Manifest,
-    reason: String,
-    sandbox: &Sandbox,
-) -> Result<Choice> {
-    let attempts = job.starts().saturating_sub(manifest.head.resume.job_starts);
-    if job.is_htcondor() && attempts > ATTEMPTS {
-        tracing::warn!("given up on the image after {attempts} slots: {reason}");
-        sandbox.clear(&TREES)?;
-        return Ok(Choice::Fresh);
+/// Whether an image is one that the ad may mean; `follows` is the one before it.
+fn is_known(known: &[String], digest: &str, follows: &str) -> bool {
+    known.is_empty()
+        || known
+            .iter()
+            .any(|known| known == digest || known == follows)
+}
+
+#[cfg(test)]
+mod tests {
+    use classad::ClassAd;
+    use file_transfer_plugin::host;
+    use file_transfer_plugin::manifest::{Head, Resume};
+    use file_transfer_plugin::pack::{self, Options, Tree};
+
+    use super::*;
+
+    /// A scratch directory with images: each has its number in a file.
+    struct Scratch {
+        dir: tempfile::TempDir,
+        slot: Fingerprint,
     }
-    Ok(Choice::NotHere(reason))
+
+    impl Scratch {
+        fn new() -> Scratch {
+            let version = "4.2.1".parse().unwrap();
+            Scratch {
+                dir: tempfile::tempdir().unwrap(),
+                slot: host::fingerprint(version, Default::default()).unwrap(),
+            }
+        }
+
+        fn sandbox(&self) -> Sandbox {
+            Sandbox::create(self.dir.path()).unwrap()
+        }
+
+        /// Writes `name`, of generation `number`, which needs `ability`; its digest.
+        fn image(&self, name: &str, number: u64, ability: Option<&str>, follows: &str) -> String {
+            let tree = tempfile::tempdir().unwrap();
+            for name in TREES {
+                fs::create_dir(tree.path().join(name)).unwrap();
+            }
+            fs::write(tree.path().join("srv/number"), number.to_string()).unwrap();
+            let dirs = TREES.map(|name| (name, tree.path().join(name)));
+            let trees: Vec<_> = dirs
+                .iter()
+                .map(|(prefix, dir)| Tree { prefix, dir })
+                .collect();
+            let mut fingerprint = self.slot.clone();
+            fingerprint.abilities.extend(ability.map(str::to_owned));
+            let head = Head {
+                generation: number,
+                created: 1,
+                fingerprint,
+                resume: Resume {
+                    job_starts: 1,
+                    follows: follows.to_owned(),
+                    ..Resume::default()
+                },
+            };
+            let out = self.dir.path().join(name);
+            let packed = pack::pack(&trees, head, &out, &Options::default(), &Silent).unwrap();
+            packed.digest.to_string()
+        }
+
+        fn damage(&self, name: &str) {
+            let path = self.dir.path().join(name);
+            let mut bytes = fs::read(&path).unwrap();
+            let middle = bytes.len() / 2;
+            bytes.truncate(middle);
+            fs::write(path, bytes).unwrap();
+        }
+
+        fn job(&self, ad: Option<&str>) -> Job {
+            Job {
+                scratch: self.dir.path().to_owned(),
+                command: vec!["./job".into()],
+                job_ad: ad.map(|ad| ClassAd::parse_old(ad).unwrap()),
+                machine_ad: None,
+                every: None,
+                only_restore: false,
+            }
+        }
+    }
+
+    fn number(sandbox: &Sandbox) -> String {
+        fs::read_to_string(sandbox.tree("srv").join("number")).unwrap()
+    }
+
+    const NEW: &str = "checkpoint.criu";
+    const OLD: &str = "checkpoint.criu.older";
+
+    #[test]
+    fn without_an_image_the_job_begins() {
+        let scratch = Scratch::new();
+        fs::write(scratch.dir.path().join(NEW), "").unwrap();
+        let sandbox = scratch.sandbox();
+        let job = scratch.job(Some("A = 1"));
+        let choice = Ladder::of(&sandbox, &job, None)
+            .next(&job, &sandbox, &scratch.slot)
+            .unwrap();
+        assert!(matches!(choice, Choice::Fresh));
+    }
+
+    #[test]
+    fn the_newest_that_is_whole_is_taken() {
+        let scratch = Scratch::new();
+        scratch.image(OLD, 1, None, "");
+        scratch.image(NEW, 2, None, "");
+        let sandbox = scratch.sandbox();
+        let job = scratch.job(Some("NumJobStarts = 2"));
+        let mut ladder = Ladder::of(&sandbox, &job, None);
+        let choice = ladder.next(&job, &sandbox, &scratch.slot).unwrap();
+        assert!(matches!(choice, Choice::Thaw(image) if image.manifest.head.generation == 2));
+        assert_eq!(number(&sandbox), "2");
+    }
+
+    #[test]
+    fn a_damaged_one_gives_way_to_an_older_one_and_that_to_the_beginning() {
+        let scratch = Scratch::new();
+        scratch.image(OLD, 1, None, "");
+        scratch.image(NEW, 2, None, "");
+        scratch.damage(NEW);
+        let sandbox = scratch.sandbox();
+        let job = scratch.job(Some("NumJobStarts = 2"));
+        let mut ladder = Ladder::of(&sandbox, &job, None);
+        let choice = ladder.next(&job, &sandbox, &scratch.slot).unwrap();
+        assert!(matches!(choice, Choice::Thaw(image) if image.manifest.head.generation == 1));
+        assert_eq!(number(&sandbox), "1");
+
+        scratch.damage(OLD);
+        sandbox.clear(&TREES).unwrap();
+        let mut ladder = Ladder::of(&sandbox, &job, None);
+        let choice = ladder.next(&job, &sandbox, &scratch.slot).unwrap();
+        assert!(matches!(choice, Choice::Fresh));
+        assert!(ladder.refusals().is_some());
+        let job = scratch.job(None);
+        let by_hand = Ladder::of(&sandbox, &job, None).next(&job, &sandbox, &scratch.slot);
+        let Err(error) = by_hand else {
+            panic!("by hand nobody decides that work is thrown away")
+        };
+        assert!(error.to_string().ends_with("to begin again"), "{error}");
+    }
+
+    #[test]
+    fn three_slots_may_fail_on_an_image_and_then_an_older_one_is_tried() {
+        let scratch = Scratch::new();
+        scratch.image(OLD, 1, None, "");
+        scratch.image(NEW, 2, None, "");
+        let sandbox = scratch.sandbox();
+        // The image was made in the first start.
+        for starts in 2..=6 {
+            let job = scratch.job(Some(&format!("NumJobStarts = {starts}")));
+            sandbox.clear(&TREES).unwrap();
+            let mut ladder = Ladder::of(&sandbox, &job, None);
+            let Choice::Thaw(image) = ladder.next(&job, &sandbox, &scratch.slot).unwrap() else {
+                panic!("no image at start {starts}")
+            };
+            let reason = "it died of SIGILL".to_owned();
+            let choice = ladder
+                .failed(&image, reason, &job, &sandbox, &scratch.slot)
+                .unwrap();
+            match choice {
+                Choice::NotHere(_) => assert!(starts <= 4, "given back at start {starts}"),
+                Choice::Thaw(older) => {
+                    assert!(starts > 4, "given up at start {starts}");
+                    assert_eq!(older.manifest.head.generation, 1);
+                    assert_eq!(number(&sandbox), "1");
+                }
+                Choice::Fresh => panic!("the older image was passed over"),
+            }
+        }
+    }
+
+    #[test]
+    fn an_image_that_needs_another_slot_is_kept_for_it() {
+        let scratch = Scratch::new();
+        scratch.image(NEW, 2, Some("levitation"), "");
+        let sandbox = scratch.sandbox();
+        for ad in [None, Some("NumJobStarts = 2")] {
+            let job = scratch.job(ad);
+            let choice = Ladder::of(&sandbox, &job, None)
+                .next(&job, &sandbox, &scratch.slot)
+                .unwrap();
+            assert!(matches!(choice, Choice::NotHere(reason) if reason.contains("levitation")));
+        }
+        let late = scratch.job(Some("NumJobStarts = 9"));
+        let choice = Ladder::of(&sandbox, &late, None).next(&late, &sandbox, &scratch.slot);
+        assert!(matches!(choice.unwrap(), Choice::Fresh));
+    }
+
+    #[test]
+    fn only_images_that_the_ad_may_mean_are_taken() {
+        let scratch = Scratch::new();
+        let first = scratch.image(OLD, 1, None, "");
+        let second = scratch.image(NEW, 2, None, &first);
+        let sandbox = scratch.sandbox();
+        let chosen = |ad: String| {
+            sandbox.clear(&TREES).unwrap();
+            let job = scratch.job(Some(&ad));
+            match Ladder::of(&sandbox, &job, None).next(&job, &sandbox, &scratch.slot) {
+                Ok(Choice::Thaw(image)) => image.manifest.head.generation,
+                _ => 0,
+            }
+        };
+        let ad = |digest: &str| format!("NumJobStarts = 2\nChirpCRIUDigest = \"{digest}\"\n");
+        assert_eq!(chosen(ad(&second)), 2);
+        // Its upload failed after it was announced; here the first is what has arrived.
+        let before = format!("{}ChirpCRIUDigestBefore = \"{first}\"", ad("f00d"));
+        assert_eq!(chosen(before), 2, "the second follows the first");
+        // The slot died between the upload and the news.
+        assert_eq!(chosen(ad(&first)), 2);
+        assert_eq!(chosen(ad("f00d")), 0);
+        // Started again in place, where the ad is that of the first start.
+        let job = scratch.job(Some(&ad("f00d")));
+        let notes = Notes {
+            digests: vec!["f00d".into(), second],
+            ..Notes::default()
+        };
+        sandbox.clear(&TREES).unwrap();
+        let choice = Ladder::of(&sandbox, &job, Some(&notes)).next(&job, &sandbox, &scratch.slot);
+        assert!(matches!(choice, Ok(Choice::Thaw(_))));
+    }
 }

@@ -1,40 +1,38 @@
-//! A job under way: its output handed on, its signals passed on, to its end or
-//! to its image.
+//! How a job begins here: from its command, or from an image.
 //!
 //! ```text
-//! fresh, thawed ──> Running ── vacate signal ──> checkpoint ──> announced, exit 85
-//!                      │  ^                        │ not taken: the signal goes to the job,
-//!                      │  └────────────────────────┘            as it would without us
-//!                      └── the job ends ──> results moved out, the same end
+//! fresh ──> take the inputs in ──> namespaces ──> start ───┐
+//! thawed ─────────────────────────> namespaces ──> criu ───┴──> Running (`watch` has its life)
 //! ```
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::fd::AsFd;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
+use file_transfer_plugin::attributes;
 use file_transfer_plugin::fingerprint::Fingerprint;
-use file_transfer_plugin::manifest::{Manifest, Resume};
+use file_transfer_plugin::manifest::Resume;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{getegid, geteuid};
 
-use crate::checkpoint::NotTaken;
+use crate::again::{self, Notes};
 use crate::chirp::Chirp;
-use crate::criu::{Criu, ImageDir, Then};
+use crate::criu::{Criu, ImageDir};
 use crate::exit_code::ExitCode;
-use crate::init::{Begin, Event, Exit, Init, Order};
+use crate::init::{Begin, Event, Exit, Init, Order, STDIO};
 use crate::job::Job;
 use crate::launch::{Launched, launch};
 use crate::namespaces::{Clocks, Ids};
+use crate::present;
 use crate::relay::Relay;
+use crate::restore::Image;
 use crate::sandbox::Sandbox;
-use crate::vacate;
+use crate::signals::{Arrived, Signals};
+use crate::vacate::Packed;
 
 /// The inner id of a job that root starts by hand: not 0, which would give the
 /// job back the capabilities that only CRIU is to have.
@@ -49,36 +47,8 @@ pub(crate) enum End {
     Job(Exit),
     /// With a code of ours.
     Ours(ExitCode),
-}
-
-/// The signals that are ours to pass on or to obey.
-pub(crate) struct Signals(SignalFd);
-
-impl Signals {
-    pub(crate) fn block() -> Result<Signals> {
-        let mut mask = SigSet::empty();
-        for signal in [
-            Signal::SIGTERM,
-            Signal::SIGINT,
-            Signal::SIGHUP,
-            Signal::SIGQUIT,
-            Signal::SIGUSR1,
-            Signal::SIGUSR2,
-        ] {
-            mask.add(signal);
-        }
-        mask.thread_block()?;
-        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
-        Ok(Signals(SignalFd::with_flags(&mask, flags)?))
-    }
-
-    fn next(&mut self) -> Result<Option<Signal>> {
-        let Some(info) = self.0.read_signal()? else {
-            return Ok(None);
-        };
-        let number = i32::try_from(info.ssi_signo).context("a signal of the kernel's")?;
-        Ok(Signal::try_from(number).ok())
-    }
+    /// With the code at which the starter takes our image home and starts us again here.
+    Checkpoint(i32),
 }
 
 /// A job that runs under its pid 1.
@@ -90,6 +60,16 @@ pub(crate) struct Running {
     pub(crate) resume: Resume,
     /// Its end, where that was heard of while something else was waited for.
     pub(crate) ended: Option<Exit>,
+    /// When it was thawed, if it was.
+    pub(crate) thawed: Option<Instant>,
+    /// What an image costs of its time, where one was taken here.
+    pub(crate) image_cost: Option<Duration>,
+    /// What is told from one start in this place to the next.
+    pub(crate) notes: Notes,
+    /// The last image that was taken here and that nobody has taken home.
+    pub(crate) last: Option<Packed>,
+    /// Time is short.
+    pub(crate) hurry: bool,
 }
 
 pub(crate) enum Thawed {
@@ -120,7 +100,9 @@ impl Running {
                 .collect(),
             ..Resume::default()
         };
-        let begin = Begin::Fresh(job.inside(slot.kernel.0)?);
+        let command = job.inside(slot.kernel.0)?;
+        write_environment(job, sandbox);
+        let begin = Begin::Fresh(command);
         let init = match launch(init(begin, criu, sandbox)?, ids(&resume), None) {
             Ok(init) => init,
             Err(error) => {
@@ -148,6 +130,11 @@ impl Running {
             },
             resume,
             ended: None,
+            thawed: None,
+            image_cost: None,
+            notes: Notes::default(),
+            last: None,
+            hurry: false,
         };
         match running.init.channel.receive()? {
             Event::Running => {
@@ -173,15 +160,19 @@ impl Running {
         criu: &Rc<Criu>,
         sandbox: &Sandbox,
         slot: &Fingerprint,
-        manifest: &Manifest,
+        image: &Image,
+        again: Option<Notes>,
         signals: &mut Signals,
     ) -> Result<Thawed> {
+        let manifest = &image.manifest;
         let begun = Instant::now();
-        let resume = manifest.head.resume.clone();
+        let mut resume = manifest.head.resume.clone();
+        resume.follows.clone_from(&image.digest);
         let clocks = Clocks {
             monotonic_ns: resume.monotonic_ns,
             boottime_ns: resume.boottime_ns,
         };
+        write_environment(job, sandbox);
         let init = launch(
             init(Begin::Thaw, criu, sandbox)?,
             ids(&resume),
@@ -199,7 +190,7 @@ impl Running {
             if ready[0].any().unwrap_or(false) {
                 break;
             }
-            while let Some(signal) = signals.next()? {
+            while let Some(Arrived { signal, .. }) = signals.next()? {
                 if signal == job.vacate_signal() {
                     tracing::info!(stage = "vacated before it ran");
                     init.end();
@@ -222,6 +213,7 @@ impl Running {
         let generation = manifest.head.generation;
         let seconds = begun.elapsed().as_secs_f64();
         tracing::info!(stage = "running", from = "image", generation, seconds);
+        let (notes, image_cost) = Self::notes(again, image);
         // What it starts from here on picks its instructions on this CPU.
         let mut fingerprint = manifest.head.fingerprint.clone();
         fingerprint.absorb(slot);
@@ -232,108 +224,43 @@ impl Running {
             fingerprint,
             resume,
             ended: None,
+            thawed: Some(Instant::now()),
+            image_cost,
+            notes,
+            last: None,
+            hurry: false,
         })))
     }
 
-    /// The job's life here, to its end or to its image.
-    pub(crate) fn watch(
-        mut self,
-        job: &Job,
-        sandbox: &Sandbox,
-        signals: &mut Signals,
-    ) -> Result<End> {
-        let vacate = job.vacate_signal();
-        let mut asked = false;
-        let mut due = next_image(job);
-        let written = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        for name in ["stdout", "stderr"] {
-            written.add_watch(&sandbox.stream(name), AddWatchFlags::IN_MODIFY)?;
-        }
-        loop {
-            let mut more = false;
-            for relay in &mut self.relays {
-                more |= relay.turn().context("cannot hand on the job's output")?;
-            }
-            let now = Instant::now();
-            if due.is_some_and(|due| now >= due) {
-                self.image_in_passing(job, sandbox)?;
-                due = next_image(job);
-                continue;
-            }
-            let wait = match due {
-                _ if more => PollTimeout::ZERO,
-                None => PollTimeout::NONE,
-                Some(due) => PollTimeout::try_from(due - now).unwrap_or(PollTimeout::MAX),
+    /// What is known of images here: from a start just before this one, or from the image itself.
+    fn notes(again: Option<Notes>, image: &Image) -> (Notes, Option<Duration>) {
+        let Some(mut notes) = again else {
+            let digests = vec![image.digest.clone()];
+            let notes = Notes {
+                digests,
+                ..Notes::default()
             };
-            let mut ready = [
-                PollFd::new(self.init.channel.as_fd(), PollFlags::POLLIN),
-                PollFd::new(signals.0.as_fd(), PollFlags::POLLIN),
-                PollFd::new(written.as_fd(), PollFlags::POLLIN),
-            ];
-            match poll(&mut ready, wait) {
-                Err(Errno::EINTR) => continue,
-                other => other?,
-            };
-            let [spoke, signalled, wrote] = ready.map(|fd| fd.any().unwrap_or(false));
-            if wrote {
-                // Which file does not matter: both are looked at each turn.
-                let _ = written.read_events();
-            }
-            if signalled {
-                while let Some(signal) = signals.next()? {
-                    if signal != vacate {
-                        self.init.channel.send(&Order::Signal(signal as i32))?;
-                    } else if !asked {
-                        tracing::info!(stage = "vacating");
-                        asked = true;
-                        match self.checkpoint(job, sandbox, Then::End, None)? {
-                            Ok(taken) => {
-                                announce(|chirp| taken.packed.announce(chirp));
-                                sandbox.remove()?;
-                                return Ok(End::Ours(ExitCode::Frozen));
-                            }
-                            Err(NotTaken(message)) => {
-                                tracing::error!("the job could not be frozen: {message}");
-                                announce(|chirp| vacate::announce_failure(chirp, &message));
-                                // It has to go all the same, in the way that it knows.
-                                self.init.channel.send(&Order::Signal(vacate as i32))?;
-                            }
-                        }
-                    }
-                }
-            }
-            if spoke && self.ended.is_none() {
-                match self.init.channel.receive()? {
-                    Event::Exited(exit) => self.ended = Some(exit),
-                    other => bail!("an event out of turn: {other:?}"),
-                }
-            }
-            if let Some(exit) = self.ended {
-                self.end_relays()?;
-                self.come_home(sandbox)?;
-                // After a failed freeze an older image is all there is.
-                if !asked {
-                    remove_archive(sandbox)?;
-                }
-                return Ok(End::Job(exit));
-            }
-        }
+            return (notes, None);
+        };
+        let cost = notes.running_again(again::now());
+        let seconds = cost.as_secs_f64();
+        tracing::info!(
+            stage = "running again",
+            away_seconds = seconds,
+            away_in_all = notes.frozen
+        );
+        let total = format!("{:.3}", notes.frozen);
+        announce(|chirp| chirp.set(attributes::JOB_FROZEN_SECONDS, &total));
+        (notes, Some(cost))
     }
 
-    /// An image of a job that runs on. That there is none this time is no reason to stop it.
-    fn image_in_passing(&mut self, job: &Job, sandbox: &Sandbox) -> Result<()> {
-        match self.checkpoint(job, sandbox, Then::RunOn, None)? {
-            Ok(taken) => {
-                let frozen = taken.frozen.as_secs_f64();
-                tracing::info!(stage = "running on", frozen_seconds = frozen);
-                announce(|chirp| taken.packed.announce(chirp));
-            }
-            Err(NotTaken(message)) => {
-                tracing::warn!("no image this time: {message}");
-                announce(|chirp| vacate::announce_failure(chirp, &message));
-            }
+    /// Hands on some of what the job has written; true when there may be more.
+    pub(crate) fn relay_turn(&mut self) -> Result<bool> {
+        let mut more = false;
+        for relay in &mut self.relays {
+            more |= relay.turn().context("cannot hand on the job's output")?;
         }
-        Ok(())
+        Ok(more)
     }
 
     /// Hands on all that the job has written.
@@ -350,23 +277,10 @@ impl Running {
     }
 
     /// The job is over: its files go where HTCondor looks, ours go away.
-    fn come_home(&self, sandbox: &Sandbox) -> Result<()> {
+    pub(crate) fn come_home(&self, sandbox: &Sandbox) -> Result<()> {
         sandbox.give_back(&self.resume.inputs)?;
         sandbox.remove()?;
         Ok(())
-    }
-}
-
-fn next_image(job: &Job) -> Option<Instant> {
-    Some(Instant::now() + job.every?)
-}
-
-fn remove_archive(sandbox: &Sandbox) -> Result<()> {
-    match fs::remove_file(sandbox.archive()) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).context("cannot remove the image of a job that has ended")
-        }
-        _ => Ok(()),
     }
 }
 
@@ -391,6 +305,14 @@ fn init(begin: Begin, criu: &Rc<Criu>, sandbox: &Sandbox) -> Result<Init> {
         images: ImageDir::open(&sandbox.tree("images"))?,
         mounts: sandbox.mounts(),
     })
+}
+
+/// A job that never looks at it misses nothing, so it is no reason to stop.
+fn write_environment(job: &Job, sandbox: &Sandbox) {
+    let dir = sandbox.tree("srv").join(STDIO);
+    if let Err(error) = present::write(&dir, job.environment().iter()) {
+        tracing::warn!("the job is not told where it is: {error}");
+    }
 }
 
 fn inner_ids(kernel: u32) -> (u32, u32) {

@@ -25,9 +25,13 @@ use thiserror::Error;
 
 use crate::init::STDIO;
 use crate::namespaces::Mounts;
+use crate::stubborn;
 
 /// The one file that HTCondor carries.
 pub(crate) const ARCHIVE: &str = "checkpoint.criu";
+
+/// An older image.
+const OLDER: &str = "checkpoint.criu.older";
 
 /// Our directory in the scratch directory.
 pub(crate) const WORK: &str = ".criu";
@@ -94,6 +98,12 @@ impl Sandbox {
         self.scratch.join(ARCHIVE)
     }
 
+    /// Where images to go on from may lie, newest first. HTCondor brings the first; whoever knows of an older one puts
+    /// it beside it before we begin.
+    pub(crate) fn archives(&self) -> [PathBuf; 2] {
+        [self.archive(), self.scratch.join(OLDER)]
+    }
+
     /// One of `TREES`.
     pub(crate) fn tree(&self, name: &str) -> PathBuf {
         self.work.join(name)
@@ -102,6 +112,11 @@ impl Sandbox {
     /// A standard stream of the job.
     pub(crate) fn stream(&self, name: &str) -> PathBuf {
         self.work.join("srv").join(STDIO).join(name)
+    }
+
+    /// Our directory in the scratch directory.
+    pub(crate) fn work(&self) -> &Path {
+        &self.work
     }
 
     /// Where the supervisor logs.
@@ -141,7 +156,8 @@ impl Sandbox {
                 inputs.push(input(path, &meta));
             }
             let from = self.scratch.join(&name);
-            fs::rename(&from, srv.join(&name)).map_err(failed("move into the sandbox", &from))?;
+            stubborn::rename(&from, &srv.join(&name))
+                .map_err(failed("move into the sandbox", &from))?;
         }
         Ok(inputs)
     }
@@ -174,12 +190,12 @@ impl Sandbox {
             match old {
                 // A directory cannot be renamed over one that is not empty.
                 Some(old) if old.is_dir() => {
-                    fs::remove_dir_all(&to).map_err(failed("replace", &to))?;
+                    stubborn::remove_dir_all(&to).map_err(failed("replace", &to))?;
                 }
                 Some(_) if new.is_dir() => fs::remove_file(&to).map_err(failed("replace", &to))?,
                 _ => {}
             }
-            fs::rename(&from, &to).map_err(failed("move out of the sandbox", &from))?;
+            stubborn::rename(&from, &to).map_err(failed("move out of the sandbox", &from))?;
         }
         Ok(())
     }
@@ -193,7 +209,7 @@ impl Sandbox {
                 let path = entry.path();
                 let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
                 let removed = if is_dir {
-                    fs::remove_dir_all(&path)
+                    stubborn::remove_dir_all(&path)
                 } else {
                     fs::remove_file(&path)
                 };
@@ -205,7 +221,7 @@ impl Sandbox {
 
     /// Removes our directory with all that is left in it.
     pub(crate) fn remove(&self) -> Result<()> {
-        fs::remove_dir_all(&self.work).map_err(failed("remove", &self.work))
+        stubborn::remove_dir_all(&self.work).map_err(failed("remove", &self.work))
     }
 
     fn the_jobs_files(&self) -> Result<Vec<(std::ffi::OsString, Metadata)>> {

@@ -1,7 +1,7 @@
 //! The outer supervisor: the starter's child, in no namespace of the job's.
 //!
 //! It decides how the job begins and what a slot that cannot go on with it owes
-//! to the queue; `running` has the job's life in between.
+//! to the queue; `running` and `watch` have the job's life in between.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -12,18 +12,21 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::rc::Rc;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use file_transfer_plugin::fingerprint::Fingerprint;
 use file_transfer_plugin::{attributes, host};
 use nix::sys::prctl::set_child_subreaper;
 
+use crate::again::Notes;
 use crate::criu::Criu;
 use crate::exit_code::ExitCode;
 use crate::job::Job;
-use crate::restore::{self, Choice};
-use crate::running::{CannotHere, End, Running, Signals, Thawed, announce};
+use crate::restore::{Choice, Ladder};
+use crate::running::{CannotHere, End, Running, Thawed, announce};
 use crate::sandbox::{self, Sandbox};
+use crate::signals::Signals;
 use crate::vacate;
+use crate::watch::Watched;
 use crate::{log, sys};
 
 /// A job that was started this often and fails again for a reason of ours ends
@@ -36,42 +39,109 @@ pub(crate) fn run(job: &Job) -> Result<End> {
         Ok(criu) => Rc::new(criu),
         Err(error) => return without_criu(job, error),
     };
-    let slot = slot_fingerprint(job, &criu)?;
+    let fingerprint = slot_fingerprint(job, &criu)?;
+    let again = Notes::take(&job.scratch);
     let sandbox = Sandbox::create(&job.scratch)?;
     log::also_into(&sandbox.log());
     tracing::info!(
         stage = "begin",
         scratch = %job.scratch.display(),
         criu = criu.version(),
-        kernel = %slot.kernel
+        kernel = %fingerprint.kernel
     );
 
     sys::keep_descriptors_from_children().context("cannot list our own descriptors")?;
-    let mut signals = Signals::block()?;
+    let mut signals = Signals::block(job.vacate_signal())?;
     set_child_subreaper(true)?;
-    let running = match restore::choose(job, &sandbox, &slot)? {
-        Choice::Fresh => Running::fresh(job, &criu, &sandbox, &slot),
-        Choice::NotHere(reason) => return not_here(job, &sandbox, &reason),
-        Choice::Thaw(manifest) => {
-            match Running::thawed(job, &criu, &sandbox, &slot, &manifest, &mut signals)? {
-                Thawed::Running(running) => Ok(*running),
-                Thawed::Vacated => {
-                    sandbox.remove()?;
-                    return Ok(End::Ours(ExitCode::Frozen));
-                }
-                Thawed::Failed(reason) => {
-                    match restore::give_up_or(job, &manifest, reason, &sandbox)? {
-                        Choice::NotHere(reason) => return not_here(job, &sandbox, &reason),
-                        _ => Running::fresh(job, &criu, &sandbox, &slot),
-                    }
-                }
-            }
-        }
+    let slot = Slot {
+        job,
+        criu,
+        sandbox,
+        fingerprint,
     };
-    match running {
-        Ok(running) => running.watch(job, &sandbox, &mut signals),
-        Err(error) if error.is::<CannotHere>() => without_criu(job, error),
-        Err(error) => Err(error),
+    slot.go_on(again, &mut signals)
+}
+
+/// Where a job begins or goes on.
+struct Slot<'a> {
+    job: &'a Job,
+    criu: Rc<Criu>,
+    sandbox: Sandbox,
+    fingerprint: Fingerprint,
+}
+
+impl Slot<'_> {
+    /// Down the ladder of images until one runs.
+    fn go_on(&self, mut again: Option<Notes>, signals: &mut Signals) -> Result<End> {
+        let Slot {
+            job,
+            criu,
+            sandbox,
+            fingerprint,
+        } = self;
+        let in_place = again.is_some();
+        let mut ladder = Ladder::of(sandbox, job, again.as_ref());
+        let mut choice = ladder.next(job, sandbox, fingerprint)?;
+        loop {
+            let image = match choice {
+                Choice::Fresh => return self.begin(in_place, &ladder, signals),
+                Choice::NotHere(reason) => return self.not_here(&reason),
+                Choice::Thaw(image) => image,
+            };
+            let notes = again.take();
+            let failed =
+                match Running::thawed(job, criu, sandbox, fingerprint, &image, notes, signals)? {
+                    Thawed::Running(running) => match running.watch(job, sandbox, signals)? {
+                        Watched::End(end) => return Ok(end),
+                        Watched::Crashed(reason) => reason,
+                    },
+                    Thawed::Vacated => {
+                        sandbox.remove()?;
+                        return Ok(End::Ours(ExitCode::Frozen));
+                    }
+                    Thawed::Failed(reason) => reason,
+                };
+            choice = ladder.failed(&image, failed, job, sandbox, fingerprint)?;
+        }
+    }
+
+    /// From the command.
+    fn begin(&self, in_place: bool, ladder: &Ladder, signals: &mut Signals) -> Result<End> {
+        let Slot { job, sandbox, .. } = self;
+        if in_place {
+            // Its inputs were here at its first start and went into the image.
+            let why = ladder.refusals().unwrap_or_else(|| "it is gone".to_owned());
+            return self.not_here(&format!("the image that was taken here: {why}"));
+        }
+        if job.only_restore {
+            sandbox.remove()?;
+            bail!("there is no checkpoint.criu to go on from");
+        }
+        if let Some(reason) = ladder.refusals() {
+            announce(|chirp| {
+                vacate::announce_failure(
+                    chirp,
+                    &format!("begun again, without its image: {reason}"),
+                )
+            });
+        }
+        match Running::fresh(job, &self.criu, sandbox, &self.fingerprint) {
+            Ok(running) => match running.watch(job, sandbox, signals)? {
+                Watched::End(end) => Ok(end),
+                Watched::Crashed(reason) => bail!("a fresh job cannot fail to thaw: {reason}"),
+            },
+            Err(error) if error.is::<CannotHere>() => without_criu(job, error),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Gives the slot back and leaves the image as it is.
+    fn not_here(&self, reason: &str) -> Result<End> {
+        tracing::error!("the image cannot be restored on this slot: {reason}");
+        announce(|chirp| vacate::announce_failure(chirp, reason));
+        self.sandbox.remove()?;
+        give_the_job_back(self.job, reason);
+        Ok(End::Ours(ExitCode::NotHere))
     }
 }
 
@@ -98,15 +168,6 @@ pub(crate) fn straight_through(command: &[std::ffi::OsString]) -> anyhow::Error 
     };
     let error = Command::new(program).args(arguments).exec();
     anyhow!(error).context(format!("cannot start {}", program.display()))
-}
-
-/// Gives the slot back and leaves the image as it is.
-fn not_here(job: &Job, sandbox: &Sandbox, reason: &str) -> Result<End> {
-    tracing::error!("the image cannot be restored on this slot: {reason}");
-    announce(|chirp| vacate::announce_failure(chirp, reason));
-    sandbox.remove()?;
-    give_the_job_back(job, reason);
-    Ok(End::Ours(ExitCode::NotHere))
 }
 
 /// Makes the starter give the job back to the queue with nothing transferred, so

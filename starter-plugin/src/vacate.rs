@@ -24,17 +24,23 @@ pub(crate) struct Dumped {
     pub(crate) resume: Resume,
     /// From the order to freeze to the last image.
     pub(crate) took: Duration,
+    /// Time is short: a larger archive, sooner.
+    pub(crate) hurry: bool,
 }
 
+/// zstd's level where time is short: two and a half times as fast, a fifth larger.
+const LEVEL_IN_HURRY: i32 = -5;
+
 /// A committed archive.
+#[derive(Debug, Clone)]
 pub(crate) struct Packed {
-    generation: u64,
+    pub(crate) generation: u64,
     fingerprint: Fingerprint,
-    bytes: u64,
-    digest: String,
+    pub(crate) bytes: u64,
+    pub(crate) digest: String,
     created: i64,
-    dump_seconds: f64,
-    pack_seconds: f64,
+    pub(crate) dump_seconds: f64,
+    pub(crate) pack_seconds: f64,
 }
 
 impl Dumped {
@@ -54,14 +60,12 @@ impl Dumped {
             resume: self.resume,
         };
         let created = head.created;
-        let packed = pack::pack(
-            &trees,
-            head,
-            &sandbox.archive(),
-            &Options::default(),
-            monitor,
-        )
-        .context("the image could not be packed")?;
+        let mut options = Options::default();
+        if self.hurry {
+            options.level = LEVEL_IN_HURRY;
+        }
+        let packed = pack::pack(&trees, head, &sandbox.archive(), &options, monitor)
+            .context("the image could not be packed")?;
         let pack_seconds = begun.elapsed().as_secs_f64();
         tracing::info!(
             stage = "packed",
@@ -82,8 +86,8 @@ impl Dumped {
 }
 
 impl Packed {
-    /// Tells the access point what the next slot must have.
-    pub(crate) fn announce(&self, chirp: &mut Chirp) -> Result<()> {
+    /// Tells the access point what the next slot must have, and which other images may reach that slot.
+    pub(crate) fn announce(&self, chirp: &mut Chirp, before: &[String]) -> Result<()> {
         for (name, value) in self.fingerprint.to_job_ad().iter() {
             chirp.set(&name, &value.to_old())?;
         }
@@ -93,6 +97,7 @@ impl Packed {
             (attributes::JOB_BYTES, self.bytes.to_string()),
             (attributes::JOB_TIME, self.created.to_string()),
             (attributes::JOB_DIGEST, quoted(&self.digest)),
+            (attributes::JOB_DIGEST_BEFORE, quoted(&before.join(","))),
             (
                 attributes::JOB_DUMP_SECONDS,
                 format!("{:.3}", self.dump_seconds),

@@ -158,6 +158,12 @@ impl<'p> Job<'p> {
         self.tool(&["condor_vacate_job", &self.id]).map(drop)
     }
 
+    /// `condor_vacate_job -fast`: no signal, and nothing travels.
+    pub fn vacate_fast(&self) -> Result<()> {
+        self.tool(&["condor_vacate_job", "-fast", &self.id])
+            .map(drop)
+    }
+
     /// `condor_rm`
     pub fn remove(&self) -> Result<()> {
         self.tool(&["condor_rm", &self.id]).map(drop)

@@ -1,9 +1,11 @@
 //! Tests on real pools.
 #![forbid(unsafe_code)]
 
+mod by_hand;
 mod demo;
 mod glidein;
 mod images;
+mod images_home;
 mod pilot_advertise;
 mod pilot_configure;
 mod pilot_probe;

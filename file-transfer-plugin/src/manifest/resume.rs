@@ -24,6 +24,8 @@ pub struct Resume {
     pub job_starts: u32,
     /// Resident memory when it was frozen.
     pub memory_bytes: u64,
+    /// The digest of the image before, empty for the first.
+    pub follows: String,
     /// The job and its arguments.
     pub argv: Vec<String>,
     /// The CPU affinity of each process, which CRIU does not restore.

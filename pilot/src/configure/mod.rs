@@ -10,6 +10,12 @@ use file_transfer_plugin::fingerprint;
 pub(crate) use check::{check, read_configuration};
 pub(crate) use policy::policy;
 
+/// At this exit code, before any soft kill, a starter takes the listed files home and starts the job again in place. A
+/// job whose own code it is would be started for ever, so it is one that hardly any program ends with (sysexits.h,
+/// shells and signals have others, and 85 is what HTCondor's manual gives to jobs with images of their own); and
+/// criu-starter reports such an end as 88.
+const CHECKPOINT_CODE: u8 = 213;
+
 /// A node is probed when the startd starts, and again this often.
 const PROBE_PERIOD: &str = "30m";
 
@@ -73,6 +79,12 @@ JOB_TRANSFORM_CRIU @=end
    SET     WhenToTransferOutput \"ON_EXIT_OR_EVICT\"
    # What was printed before stays; criu-starter adds what comes after.
    SET     EraseOutputAndErrorOnRestart false
+   # Images on the way, for a slot that dies without a signal: criu-starter ends with
+   # this code, its image is sent, and it goes on in the same place. A job with
+   # such images of its own keeps them, and has ours at the soft kill alone.
+   EVALSET TransferCheckpoint ifThenElse(isUndefined(SuccessCheckpointExitCode), \"checkpoint.criu\", TransferCheckpoint)
+   DEFAULT SuccessCheckpointExitCode {CHECKPOINT_CODE}
+   SET     WantFTOnCheckpoint true
    # condor_vacate, draining and a pilot's end ask the job at once instead of
    # waiting for a retirement that may be longer than the slot's life.
    DEFAULT MaxJobRetirementTime 0
@@ -106,6 +118,12 @@ should_transfer_files = YES
 when_to_transfer_output = ON_EXIT_OR_EVICT
 # What was printed before stays; criu-starter adds what comes after.
 erase_output_and_error_on_restart = false
+# Images on the way, for a slot that dies without a signal: criu-starter ends with
+# this code, its image is sent, and it goes on in the same place. How often follows
+# from what an image costs; +CRIUInterval = \"10m\" says it, and 0 switches it off.
+# A program that itself ends with this code is reported as ending with 88.
+checkpoint_exit_code = {CHECKPOINT_CODE}
+transfer_checkpoint_files = checkpoint.criu
 # Ask the job to leave at once when the slot is wanted back; glideins would wait
 # longer than they live.
 max_job_retirement_time = 0

@@ -1,0 +1,213 @@
+//! Which images are taken of a running job, and how they get home.
+//!
+//! ```text
+//! periodic   by hand, or nobody takes it home:  dump, pack, run on; the archive stays in the directory
+//!            the job has a checkpoint_exit_code: dump, pack, end with it; the starter sends the archive and starts
+//!                                                us again, where we thaw (`again` has what we tell ourselves)
+//! soft kill  plan (`plan`), then dump, pack, end; or the last image leaves; or, where nothing can be frozen, the
+//!            job gets the signal that it would have got without us
+//! ```
+//!
+//! An image that only lies on the slot's disk is not announced: what the job's ad says, its access point has.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use file_transfer_plugin::attributes;
+
+use crate::again::{self, Notes};
+use crate::checkpoint::{Checkpointed, NotTaken};
+use crate::criu::Then;
+use crate::job::Job;
+use crate::plan::{self, Cost, Last, Rung};
+use crate::running::{End, Running, announce};
+use crate::sandbox::Sandbox;
+use crate::{budget, measure, vacate};
+
+/// The part of a slot's time that is left for the way home, at the most: with less, nothing would be frozen at all.
+const MOST_FOR_SENDING: f64 = 0.7;
+
+/// What came of an image that was due.
+pub(crate) enum Imaged {
+    /// The job runs on; its image cost so much of its time.
+    Taken(Duration),
+    /// There is none, and the job runs on.
+    Failed(Duration),
+    /// We end, and the image goes home.
+    Leaving(End),
+}
+
+/// What came of a soft kill.
+pub(crate) enum Left {
+    /// There is an image, and no job.
+    Frozen,
+    /// The job runs, and has to go in the way that it knows.
+    NotFrozen,
+}
+
+impl Running {
+    /// What a dump would have to write now.
+    pub(crate) fn cost(&self, sandbox: &Sandbox) -> Cost {
+        measure::cost(self.init.pid, sandbox)
+    }
+
+    /// What an image would take of the job's time, from what earlier ones took.
+    pub(crate) fn estimate(&self, job: &Job, sandbox: &Sandbox) -> Duration {
+        let mut rates = self.notes.rates;
+        if job.checkpoint_code().is_none() {
+            // It goes nowhere.
+            rates.spool = f64::INFINITY;
+        }
+        Duration::from_secs_f64(plan::seconds(Rung::Full, self.cost(sandbox), &rates))
+    }
+
+    /// An image between two others, or the last before the slot's end.
+    pub(crate) fn image(&mut self, job: &Job, sandbox: &Sandbox, last: bool) -> Result<Imaged> {
+        match job.checkpoint_code() {
+            Some(code) => self.image_for_home(job, sandbox, last, code),
+            None => {
+                let begun = Instant::now();
+                Ok(match self.image_in_passing(job, sandbox)? {
+                    Ok(taken) => Imaged::Taken(taken.frozen),
+                    Err(NotTaken(_)) => Imaged::Failed(begun.elapsed()),
+                })
+            }
+        }
+    }
+
+    /// An image of a job that runs on. That there is none this time is no reason to stop it.
+    pub(crate) fn image_in_passing(
+        &mut self,
+        job: &Job,
+        sandbox: &Sandbox,
+    ) -> Result<Result<Checkpointed, NotTaken>> {
+        let taken = self.take(job, sandbox, Then::RunOn, None)?;
+        match &taken {
+            Ok(taken) => {
+                let frozen = taken.frozen.as_secs_f64();
+                self.notes.frozen += frozen;
+                let total = self.notes.frozen;
+                tracing::info!(
+                    stage = "running on",
+                    frozen_seconds = frozen,
+                    frozen_in_all = total
+                );
+                announce(|chirp| chirp.set(attributes::JOB_FROZEN_SECONDS, &format!("{total:.3}")));
+                self.last = Some(taken.packed.clone());
+            }
+            Err(NotTaken(message)) => self.not_taken(message),
+        }
+        Ok(taken)
+    }
+
+    fn image_for_home(
+        &mut self,
+        job: &Job,
+        sandbox: &Sandbox,
+        last: bool,
+        code: i32,
+    ) -> Result<Imaged> {
+        let begun = Instant::now();
+        let stopped = again::now();
+        match self.take(job, sandbox, Then::End, None)? {
+            Ok(taken) => {
+                let packed = &taken.packed;
+                let mut notes = Notes {
+                    stopped,
+                    last,
+                    bytes: packed.bytes,
+                    seconds: begun.elapsed().as_secs_f64(),
+                    ..self.notes.clone()
+                };
+                announce(|chirp| packed.announce(chirp, &notes.digests));
+                notes.sent(&packed.digest);
+                tracing::info!(stage = "going home", bytes = packed.bytes, code);
+                sandbox.remove()?;
+                notes
+                    .leave(&job.scratch)
+                    .context("cannot leave a note for the next start")?;
+                Ok(Imaged::Leaving(End::Checkpoint(code)))
+            }
+            Err(NotTaken(message)) => {
+                self.not_taken(&message);
+                Ok(Imaged::Failed(begun.elapsed()))
+            }
+        }
+    }
+
+    /// The slot is wanted back.
+    pub(crate) fn leave(&mut self, job: &Job, sandbox: &Sandbox) -> Result<Left> {
+        let cost = self.cost(sandbox);
+        let now = again::now() as i64;
+        let budget = budget::seconds(job.job_ad.as_ref(), job.machine_ad.as_ref(), now);
+        let last = self.last.as_ref().map_or(Last::None, |_| Last::Here);
+        let plan = plan::plan(budget, cost, &self.notes.rates, last);
+        tracing::info!(
+            stage = "vacating",
+            plan = ?plan.rung,
+            expected_seconds = plan.seconds,
+            allowed_seconds = budget,
+            memory_bytes = cost.memory,
+            file_bytes = cost.files
+        );
+        if plan.rung == Rung::KeepLast
+            && let Some(last) = self.last.take()
+        {
+            self.init.end();
+            announce(|chirp| last.announce(chirp, &self.notes.digests));
+            sandbox.remove()?;
+            return Ok(Left::Frozen);
+        }
+        self.hurry = plan.rung != Rung::Full;
+        let limit = budget.map(|budget| {
+            let sending = (cost.memory + cost.files) as f64 * self.notes.rates.ratio;
+            let sending = (sending / self.notes.rates.spool).min(budget * MOST_FOR_SENDING);
+            Duration::from_secs_f64(budget - sending)
+        });
+        let taken = self.take(job, sandbox, Then::End, limit)?;
+        self.hurry = false;
+        match taken {
+            Ok(taken) => {
+                announce(|chirp| taken.packed.announce(chirp, &self.notes.digests));
+                sandbox.remove()?;
+                Ok(Left::Frozen)
+            }
+            Err(NotTaken(message)) => {
+                tracing::error!("the job could not be frozen: {message}");
+                // An image of this slot's leaves all the same, and its fingerprint with it.
+                announce(|chirp| match &self.last {
+                    Some(last) => last.announce(chirp, &self.notes.digests),
+                    None => Ok(()),
+                });
+                announce(|chirp| vacate::announce_failure(chirp, &message));
+                Ok(Left::NotFrozen)
+            }
+        }
+    }
+
+    /// Takes an image, and learns from it.
+    pub(crate) fn take(
+        &mut self,
+        job: &Job,
+        sandbox: &Sandbox,
+        then: Then,
+        limit: Option<Duration>,
+    ) -> Result<Result<Checkpointed, NotTaken>> {
+        let cost = self.cost(sandbox);
+        self.resume.memory_bytes = cost.memory;
+        let taken = self.checkpoint(job, sandbox, then, limit)?;
+        if let Ok(taken) = &taken {
+            let packed = &taken.packed;
+            self.notes
+                .rates
+                .learn(cost, packed.bytes, packed.dump_seconds, packed.pack_seconds);
+            self.resume.follows.clone_from(&packed.digest);
+        }
+        Ok(taken)
+    }
+
+    fn not_taken(&self, message: &str) {
+        tracing::warn!("no image this time: {message}");
+        announce(|chirp| vacate::announce_failure(chirp, message));
+    }
+}

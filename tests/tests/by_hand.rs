@@ -1,0 +1,634 @@
+//! `criu-starter` as a person uses it: no HTCondor, no privilege, a directory and a shell.
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{Child, ExitStatus, Output};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tests::binaries;
+use tests::host::Host;
+use tests::pool::Pool;
+use tests::require;
+use tests::roots::HtCondor;
+use tests::spec::Spec;
+use tests::users::User;
+use tests::wait;
+
+/// Far above what any step takes on two busy cores.
+const LIMIT: Duration = Duration::from_secs(60);
+
+const STARTER: &str = "/usr/local/bin/criu-starter";
+const SPECIMENS: &str = "/usr/local/bin/specimens";
+
+/// Counts until `go` is there.
+const COUNT: &str = r#"#!/bin/bash
+for ((i = 1; ; i++)); do
+    echo "$i" >>numbers
+    echo "line $i"
+    [ -e go ] && break
+    sleep 0.02
+done
+echo "$i lines" >result
+exit 7
+"#;
+
+macro_rules! on_both_criu {
+    ($($name:ident),+ $(,)?) => {
+        mod criu_4_1_1 { $(#[test] fn $name() { super::on(super::HtCondor::V23_9, super::$name); })+ }
+        mod criu_4_2_1 { $(#[test] fn $name() { super::on(super::HtCondor::V25, super::$name); })+ }
+    };
+}
+
+on_both_criu!(
+    after_term_one_file_is_left_and_it_is_all_that_is_needed,
+    an_image_is_taken_when_somebody_asks_for_it,
+    what_would_prevent_a_freeze_is_said_while_the_job_runs,
+    files_that_the_job_closed_to_itself_travel,
+    signals_reach_the_job_as_they_would_without_us,
+    a_stopped_job_is_frozen_and_goes_on,
+    the_job_finds_limits_mask_directory_and_name_as_they_were_given,
+    a_job_that_dies_at_once_when_it_is_thawed_leaves_its_image,
+);
+
+fn on(version: HtCondor, test: fn(&Host) -> Result<()>) {
+    require!(root, namespaces, roots);
+    match shared(version) {
+        Ok(pool) => test(pool.ap()).unwrap_or_else(|error| panic!("{error:#}")),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Nobody drops it: its guard ends it when the test process is gone.
+fn shared(version: HtCondor) -> &'static Result<Pool, String> {
+    static POOLS: [OnceLock<Result<Pool, String>>; 2] = [OnceLock::new(), OnceLock::new()];
+    POOLS[usize::from(version == HtCondor::V25)].get_or_init(|| {
+        let up = || -> Result<Pool> {
+            let pool = Pool::up(&Spec::bare(version))?;
+            let install = |name: &str, to: &str| -> Result<()> {
+                let program = fs::read(binaries::dir()?.join(name))?;
+                pool.ap().write(to, program, User::Root, 0o755)
+            };
+            install("criu-starter", STARTER)?;
+            install("specimens", SPECIMENS)?;
+            Ok(pool)
+        };
+        up().map_err(|error| format!("{error:#}"))
+    })
+}
+
+/// A directory with a job in it.
+struct Place<'a> {
+    host: &'a Host,
+    dir: String,
+    child: Option<Child>,
+}
+
+impl<'a> Place<'a> {
+    fn make(host: &'a Host, name: &str) -> Result<Place<'a>> {
+        let dir = format!("/home/pilot/by-hand-{name}");
+        host.make_dir(&dir, User::Pilot, 0o755)?;
+        Ok(Place {
+            host,
+            dir,
+            child: None,
+        })
+    }
+
+    /// With `job`, a script.
+    fn with(host: &'a Host, name: &str, job: &str) -> Result<Place<'a>> {
+        let place = Place::make(host, name)?;
+        host.write(format!("{}/job", place.dir), job, User::Pilot, 0o755)?;
+        Ok(place)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.host.path(format!("{}/{name}", self.dir))
+    }
+
+    /// The job's directory while it runs.
+    fn inside(&self, name: &str) -> PathBuf {
+        self.path(&format!(".criu/srv/{name}"))
+    }
+
+    fn start(&mut self, words: &[&str]) -> Result<()> {
+        let stream = |what: &str| fs::File::create(self.host.path(format!("{}.{what}", self.dir)));
+        let child = self
+            .host
+            .command(User::Pilot, &self.dir)?
+            .args(words)
+            .stdout(stream("out")?)
+            .stderr(stream("err")?)
+            .spawn()
+            .context("run nsenter")?;
+        self.child = Some(child);
+        Ok(())
+    }
+
+    fn run(&mut self) -> Result<()> {
+        self.start(&[STARTER, "run", "--", "./job"])
+    }
+
+    /// Another command beside it.
+    fn ask(&self, words: &[&str]) -> Result<Output> {
+        self.host
+            .command(User::Pilot, "/home/pilot")?
+            .args(words)
+            .output()
+            .context("run nsenter")
+    }
+
+    fn read(&self, what: &str) -> String {
+        let path = self.host.path(format!("{}.{what}", self.dir));
+        String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
+    }
+
+    fn wait_for(&mut self, line: &str) -> Result<()> {
+        let seen = wait::until(&format!("{line:?}"), LIMIT, || {
+            if self.read("out").lines().any(|found| found == line) {
+                return Ok(Some(()));
+            }
+            let child = self.child.as_mut().context("it was not started")?;
+            let ended = child.try_wait()?;
+            ensure!(
+                ended.is_none() || self.read("out").lines().any(|found| found == line),
+                "it ended with {ended:?}"
+            );
+            Ok(None)
+        });
+        seen.with_context(|| self.story())
+    }
+
+    fn wait_log(&self, words: &str) -> Result<()> {
+        wait::until(&format!("{words:?} in the log"), LIMIT, || {
+            Ok(self.read("err").contains(words).then_some(()))
+        })
+        .with_context(|| self.story())
+    }
+
+    fn end(&mut self) -> Result<ExitStatus> {
+        let child = self.child.as_mut().context("it was not started")?;
+        let status = wait::until("its end", LIMIT, || Ok(child.try_wait()?));
+        status.with_context(|| self.story())
+    }
+
+    /// Lets the counting job end, and looks at what it leaves.
+    fn finish(&mut self) -> Result<()> {
+        fs::write(self.inside("go"), "")?;
+        let status = self.end()?;
+        ensure!(status.code() == Some(7), "{status}: {}", self.story());
+        ensure!(self.names()?.contains(&"result".to_owned()));
+        ensure!(
+            !self.names()?.iter().any(|name| name.contains("criu")),
+            "left behind: {:?}",
+            self.names()?
+        );
+        Ok(())
+    }
+
+    fn story(&self) -> String {
+        format!(
+            "{}\nstdout:\n{}stderr:\n{}",
+            self.dir,
+            self.read("out"),
+            self.read("err")
+        )
+    }
+
+    fn names(&self) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(self.host.path(&self.dir))? {
+            names.push(entry?.file_name().to_string_lossy().into_owned());
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// The supervisor: the child that nsenter has become or started.
+    fn supervisor(&self) -> Result<Pid> {
+        let mut pid = self.child.as_ref().context("it was not started")?.id();
+        loop {
+            let name = fs::read_to_string(format!("/proc/{pid}/comm"))?;
+            if name.trim() == "criu-starter" {
+                return Ok(Pid::from_raw(i32::try_from(pid)?));
+            }
+            let below = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+            let first = below.split_whitespace().next().context("no supervisor")?;
+            pid = first.parse()?;
+        }
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill(self.supervisor()?, signal)?)
+    }
+
+    /// As the host numbers it.
+    fn pid_on_host(&self) -> Result<String> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.supervisor()?))?;
+        let numbers = status
+            .lines()
+            .find_map(|line| line.strip_prefix("NSpid:"))
+            .context("no NSpid")?;
+        Ok(numbers
+            .split_whitespace()
+            .last()
+            .context("no pid")?
+            .to_owned())
+    }
+
+    fn freeze(&mut self) -> Result<()> {
+        self.signal(Signal::SIGTERM)?;
+        let status = self.end()?;
+        ensure!(status.code() == Some(85), "{status}: {}", self.story());
+        ensure!(
+            self.names()? == ["checkpoint.criu"],
+            "left behind: {:?}",
+            self.names()?
+        );
+        Ok(())
+    }
+
+    /// Another directory with this one's image and nothing else.
+    fn moved(&self, name: &str) -> Result<Place<'a>> {
+        let there = Place::make(self.host, name)?;
+        fs::rename(self.path("checkpoint.criu"), there.path("checkpoint.criu"))?;
+        Ok(there)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            // With nsenter's death the supervisor's is certain only if it hears of it.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn each_line_once(text: &str) -> Result<()> {
+    let lines = text.lines().count();
+    let expected = (1..=lines).map(|i| format!("line {i}"));
+    ensure!(text.lines().eq(expected), "the output is\n{text}");
+    Ok(())
+}
+
+fn after_term_one_file_is_left_and_it_is_all_that_is_needed(host: &Host) -> Result<()> {
+    let mut here = Place::with(host, "d1", COUNT)?;
+    here.run()?;
+    here.wait_for("line 20")?;
+    here.freeze()?;
+    let mut there = here.moved("d2")?;
+    there.run()?;
+    there.wait_for("line 60")?;
+    there.finish()?;
+    each_line_once(&(here.read("out") + &there.read("out")))?;
+    let numbers = fs::read_to_string(there.path("numbers"))?;
+    let lines = numbers.lines().count();
+    ensure!(fs::read_to_string(there.path("result"))? == format!("{lines} lines\n"));
+    Ok(())
+}
+
+fn an_image_is_taken_when_somebody_asks_for_it(host: &Host) -> Result<()> {
+    let mut here = Place::with(host, "asked", COUNT)?;
+    here.run()?;
+    here.wait_for("line 10")?;
+    let dumped = here.ask(&[STARTER, "dump", "--keep-running", &here.dir])?;
+    ensure!(dumped.status.success(), "{dumped:?}: {}", here.story());
+    let said = String::from_utf8(dumped.stdout)?;
+    ensure!(said.starts_with("checkpoint.criu: image 1, "), "{said}");
+    let first = fs::read(here.path("checkpoint.criu"))?;
+    let so_far = here.read("out").lines().count();
+    here.wait_for(&format!("line {}", so_far + 20))?;
+
+    // By the number of a process, and for good.
+    let dumped = here.ask(&[STARTER, "dump", &here.pid_on_host()?])?;
+    ensure!(dumped.status.success(), "{dumped:?}: {}", here.story());
+    ensure!(here.end()?.code() == Some(85), "{}", here.story());
+    ensure!(here.names()? == ["checkpoint.criu"]);
+
+    let mut there = here.moved("asked-second")?;
+    there.start(&[STARTER, "restore"])?;
+    let next = here.read("out").lines().count() + 20;
+    there.wait_for(&format!("line {next}"))?;
+    there.finish()?;
+    each_line_once(&(here.read("out") + &there.read("out")))?;
+
+    // The one that was taken in passing is as good.
+    let mut earlier = Place::make(host, "asked-first")?;
+    host.write(
+        format!("{}/checkpoint.criu", earlier.dir),
+        first,
+        User::Pilot,
+        0o644,
+    )?;
+    earlier.start(&[STARTER, "restore"])?;
+    earlier.wait_for(&format!("line {next}"))?;
+    earlier.finish()?;
+
+    let mut nothing = Place::make(host, "asked-nothing")?;
+    nothing.start(&[STARTER, "restore"])?;
+    ensure!(nothing.end()?.code() == Some(125));
+    ensure!(
+        nothing
+            .read("err")
+            .contains("no checkpoint.criu to go on from")
+    );
+    ensure!(nothing.names()?.is_empty(), "{:?}", nothing.names()?);
+    let refused = nothing.ask(&[STARTER, "dump", &nothing.dir])?;
+    ensure!(refused.status.code() == Some(125));
+    Ok(())
+}
+
+/// Memory that nobody can keep, and a file that stays behind.
+const BLOCKED: &str = r#"#!/usr/bin/python3
+import ctypes, os, time
+outside = open('/var/tmp/by-hand-outside', 'w')
+memfd = os.memfd_create('ring')
+os.truncate(memfd, 4096)
+import mmap
+shared = mmap.mmap(memfd, 4096)
+print('ready', flush=True)
+while not os.path.exists('go'):
+    time.sleep(0.02)
+open('result', 'w').close()
+raise SystemExit(7)
+"#;
+
+fn what_would_prevent_a_freeze_is_said_while_the_job_runs(host: &Host) -> Result<()> {
+    let mut here = Place::with(host, "blocked", BLOCKED)?;
+    here.run()?;
+    here.wait_for("ready")?;
+    let pid = here.pid_on_host()?;
+    let plain = here.ask(&[STARTER, "preflight", &pid])?;
+    ensure!(plain.status.code() == Some(1), "{plain:?}");
+    let text = String::from_utf8(plain.stdout)?;
+    ensure!(
+        text.contains("mapped a memfd (ring)") && text.contains("/var/tmp/by-hand-outside"),
+        "{text}"
+    );
+    let json = here.ask(&[STARTER, "preflight", "--json", &pid])?;
+    let value: serde_json::Value = serde_json::from_slice(&json.stdout)?;
+    let blockers = value["blockers"].as_array().context("a list")?;
+    ensure!(blockers.len() == 2, "{value}");
+    ensure!(
+        blockers.iter().all(|blocker| blocker["pid"] == 2),
+        "{value}"
+    );
+    // It says so by itself, too, and an image is refused with the same sentence.
+    here.wait_log("cannot be frozen: process 2")?;
+    let dumped = here.ask(&[STARTER, "dump", "--keep-running", &here.dir])?;
+    ensure!(dumped.status.code() == Some(125), "{dumped:?}");
+    ensure!(String::from_utf8(dumped.stderr)?.contains("memfd"));
+    here.finish()?;
+
+    // A process that is none of ours.
+    let other = here.ask(&[
+        "sh",
+        "-c",
+        &format!("exec 9>>/var/tmp/by-hand-outside; {STARTER} preflight $$"),
+    ])?;
+    ensure!(other.status.code() == Some(1), "{other:?}");
+    ensure!(String::from_utf8(other.stdout)?.contains("/var/tmp/by-hand-outside"));
+    let nobody = here.ask(&[STARTER, "preflight", "4000000"])?;
+    ensure!(nobody.status.code() == Some(125), "{nobody:?}");
+    Ok(())
+}
+
+const CLOSED: &str = r#"#!/bin/bash
+umask 077
+echo secret >secret
+mkdir -p shut/deep cache
+echo inside >shut/deep/file
+echo package >cache/package
+chmod 000 secret shut
+chmod 555 cache
+echo ready
+until [ -e go ]; do sleep 0.02; done
+[ "$(stat -c %a secret shut cache | tr '\n' ' ')" = "0 0 555 " ] || exit 1
+chmod 700 secret shut
+[ "$(cat secret shut/deep/file cache/package | tr '\n' ' ')" = "secret inside package " ] || exit 2
+chmod 000 secret shut
+echo fine >result
+exit 7
+"#;
+
+fn files_that_the_job_closed_to_itself_travel(host: &Host) -> Result<()> {
+    let mut here = Place::with(host, "closed", CLOSED)?;
+    here.run()?;
+    here.wait_for("ready")?;
+    let dumped = here.ask(&[STARTER, "dump", "--keep-running", &here.dir])?;
+    ensure!(dumped.status.success(), "{dumped:?}: {}", here.story());
+    here.freeze()?;
+    let mut there = here.moved("closed-too")?;
+    there.run()?;
+    there.wait_log("from=\"image\"")?;
+    there.finish()?;
+    let left = there.names()?;
+    ensure!(
+        ["cache", "secret", "shut"]
+            .iter()
+            .all(|name| left.contains(&(*name).to_owned())),
+        "{left:?}"
+    );
+    // The host's own directory is removed with the pool: open it again.
+    here.ask(&["chmod", "-R", "u+rwx", &there.dir])?;
+    Ok(())
+}
+
+const SIGNALS: &str = r#"#!/bin/bash
+for signal in HUP INT QUIT USR1 USR2; do trap "echo got $signal" $signal; done
+echo ready
+until [ -e go ]; do sleep 0.02; done
+echo fine >result
+exit 7
+"#;
+
+fn signals_reach_the_job_as_they_would_without_us(host: &Host) -> Result<()> {
+    let mut here = Place::with(host, "signals", SIGNALS)?;
+    here.run()?;
+    here.wait_for("ready")?;
+    let each = [
+        (Signal::SIGHUP, "HUP"),
+        (Signal::SIGINT, "INT"),
+        (Signal::SIGQUIT, "QUIT"),
+        (Signal::SIGUSR1, "USR1"),
+        (Signal::SIGUSR2, "USR2"),
+    ];
+    for (signal, name) in each {
+        here.signal(signal)?;
+        here.wait_for(&format!("got {name}"))?;
+    }
+    here.freeze()?;
+    let mut there = here.moved("signals-too")?;
+    there.run()?;
+    there.wait_log("from=\"image\"")?;
+    for (signal, name) in each {
+        there.signal(signal)?;
+        there.wait_for(&format!("got {name}"))?;
+    }
+    there.finish()?;
+
+    // Without a handler it is the end, and ours is the same.
+    let mut dies = Place::with(host, "dies", "#!/bin/bash\necho ready\nsleep 100\n")?;
+    dies.start(&[
+        "bash",
+        "-c",
+        &format!("{STARTER} run -- sleep 100 & wait $!; echo ended $?"),
+    ])?;
+    dies.wait_log("stage=\"running\"")?;
+    let supervisor = dies.supervisor_below_shell()?;
+    kill(supervisor, Signal::SIGUSR1)?;
+    dies.wait_for("ended 138")?;
+    Ok(())
+}
+
+impl Place<'_> {
+    /// The supervisor where a shell started it.
+    fn supervisor_below_shell(&self) -> Result<Pid> {
+        wait::until("a supervisor", LIMIT, || Ok(self.supervisor().ok()))
+    }
+}
+
+fn state_of(pid: Pid) -> Result<char> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let state = status
+        .lines()
+        .find_map(|line| line.strip_prefix("State:\t"))
+        .and_then(|state| state.chars().next());
+    state.context("no state")
+}
+
+/// The job below a supervisor and its pid 1.
+fn job_of(supervisor: Pid) -> Result<Pid> {
+    let mut pid = supervisor;
+    for _ in 0..2 {
+        let below = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+        let first = below.split_whitespace().next().context("no child")?;
+        pid = Pid::from_raw(first.parse()?);
+    }
+    Ok(pid)
+}
+
+fn a_stopped_job_is_frozen_and_goes_on(host: &Host) -> Result<()> {
+    let mut here = Place::with(host, "stopped", COUNT)?;
+    here.run()?;
+    here.wait_for("line 10")?;
+    let supervisor = here.supervisor()?;
+    let job = job_of(supervisor)?;
+    here.signal(Signal::SIGTSTP)?;
+    for pid in [job, supervisor] {
+        wait::until(
+            "a stop",
+            LIMIT,
+            || Ok((state_of(pid)? == 'T').then_some(())),
+        )?;
+    }
+    here.signal(Signal::SIGCONT)?;
+    // nsenter stops itself where its child stops, as a shell would.
+    let outermost = here.child.as_ref().context("it runs")?.id();
+    kill(Pid::from_raw(i32::try_from(outermost)?), Signal::SIGCONT)?;
+    let so_far = here.read("out").lines().count();
+    here.wait_for(&format!("line {}", so_far + 20))?;
+
+    // Stopped by somebody else, it is frozen so, and goes on when it is told to.
+    kill(job, Signal::SIGSTOP)?;
+    wait::until(
+        "a stop",
+        LIMIT,
+        || Ok((state_of(job)? == 'T').then_some(())),
+    )?;
+    here.freeze()?;
+    let mut there = here.moved("stopped-too")?;
+    there.run()?;
+    there.wait_log("from=\"image\"")?;
+    let job = job_of(there.supervisor()?)?;
+    ensure!(state_of(job)? == 'T', "it was not stopped any more");
+    there.signal(Signal::SIGCONT)?;
+    let so_far = here.read("out").lines().count();
+    there.wait_for(&format!("line {}", so_far + 20))?;
+    there.finish()?;
+    each_line_once(&(here.read("out") + &there.read("out")))
+}
+
+const LOOKS: &str = r#"#!/bin/bash
+tell() {
+    echo "$0 $1 $(umask) $(ulimit -n) $(ulimit -s) $(nice) $PWD $GIVEN"
+}
+tell first
+until [ -e go ]; do sleep 0.02; done
+tell last
+echo fine >result
+exit 7
+"#;
+
+fn the_job_finds_limits_mask_directory_and_name_as_they_were_given(host: &Host) -> Result<()> {
+    let given = format!(
+        "umask 027; ulimit -n 777; ulimit -s 4321; export GIVEN='a b' _CONDOR_SLOT=\"$1\"; \
+         exec nice -n 3 {STARTER} run -- ./job"
+    );
+    // This test may itself be one that gives way.
+    let own = std::process::Command::new("nice").output()?;
+    let nice: i32 = String::from_utf8(own.stdout)?.trim().parse()?;
+    let nice = nice + 3;
+    let expected = |word: &str| format!("./job {word} 0027 777 4321 {nice} /srv a b");
+    let mut here = Place::with(host, "given", LOOKS)?;
+    here.start(&["bash", "-c", &given, "-", "slot1"])?;
+    here.wait_for(&expected("first"))?;
+    let present = |place: &Place<'_>| fs::read_to_string(place.inside(".criu/environment"));
+    ensure!(present(&here)?.contains("export _CONDOR_SLOT='slot1'\n"));
+    here.freeze()?;
+    let mut there = here.moved("given-too")?;
+    there.start(&["bash", "-c", &given, "-", "slot2"])?;
+    there.wait_log("from=\"image\"")?;
+    // What the job holds is of its first start; what is so here is in the file.
+    ensure!(present(&there)?.contains("export _CONDOR_SLOT='slot2'\n"));
+    fs::write(there.inside("go"), "")?;
+    there.wait_for(&expected("last"))?;
+    ensure!(there.end()?.code() == Some(7));
+    Ok(())
+}
+
+/// Dies of SIGILL when it finds that time has passed it by.
+const FRAIL: &str = r#"#!/usr/bin/python3
+import os, signal, time
+boot = time.clock_gettime(time.CLOCK_REALTIME)
+print('ready', flush=True)
+while True:
+    time.sleep(0.02)
+    now = time.clock_gettime(time.CLOCK_REALTIME)
+    if now - boot > 1.0 and not os.path.exists('go'):
+        os.kill(os.getpid(), signal.SIGILL)
+    if os.path.exists('go'):
+        open('result', 'w').close()
+        raise SystemExit(7)
+    boot = now
+"#;
+
+fn a_job_that_dies_at_once_when_it_is_thawed_leaves_its_image(host: &Host) -> Result<()> {
+    let mut here = Place::with(host, "frail", FRAIL)?;
+    here.run()?;
+    here.wait_for("ready")?;
+    here.freeze()?;
+    // The clock of the day goes on while it is frozen, which is how it knows.
+    std::thread::sleep(Duration::from_millis(1100));
+    let image = fs::read(here.path("checkpoint.criu"))?;
+    here.run()?;
+    let status = here.end()?;
+    ensure!(status.code() == Some(87), "{status}: {}", here.story());
+    ensure!(
+        here.read("err")
+            .contains("died of SIGILL in its first 5 seconds")
+    );
+    ensure!(here.names()? == ["checkpoint.criu"]);
+    ensure!(
+        fs::read(here.path("checkpoint.criu"))? == image,
+        "the image was touched"
+    );
+    ensure!(status.signal().is_none());
+    Ok(())
+}
