@@ -119,6 +119,7 @@ impl Store {
             // What uploads left that never came to an end.
             self.remove_unnamed(whose, now() - UNNAMED_UNDER_PRESSURE)
                 .await;
+            self.disk.forget();
             attempt()?;
         }
         Ok(Reserved {
