@@ -1,6 +1,8 @@
 //! The command line of `criu-transfer`.
 
+mod gc;
 mod serve;
+mod unit;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -64,18 +66,16 @@ enum Command {
         file: PathBuf,
     },
     /// Serves the images of many jobs, on an access point
-    Serve(serve::Serve),
+    Serve(Box<serve::Serve>),
+    /// Removes what nobody will ask for again from a store's directory
+    Gc(gc::Gc),
 }
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("CRIU_TRANSFER_LOG")
-        .unwrap_or_else(|_| "warn".into());
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .init();
-    match run(&Args::parse()) {
+    let args = Args::parse();
+    log(matches!(args.command, Command::Serve(_)));
+    match run(&args) {
         Ok(()) => Code::Done.into(),
         Err(error) => {
             // If stderr is gone there is nobody to tell.
@@ -85,11 +85,27 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// A service's log is read by programs and says what it does; that of a command is read by people, who see its result.
+fn log(service: bool) {
+    let default = if service { "info" } else { "warn" };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("CRIU_TRANSFER_LOG")
+        .unwrap_or_else(|_| default.into());
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
+    if service {
+        log.json().flatten_event(true).init();
+    } else {
+        log.init();
+    }
+}
+
 fn run(args: &Args) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     let done = match &args.command {
         Command::Inspect { file, json } => inspect(file, *json, &mut out),
         Command::Verify { file } => verify(file, &mut out),
+        Command::Gc(args) => gc::gc(args, &mut out),
         Command::Serve(args) => {
             drop(out);
             return serve::serve(args);

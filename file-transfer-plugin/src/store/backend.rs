@@ -73,7 +73,8 @@ pub(crate) struct Backend {
 struct Dir {
     path: PathBuf,
     handle: Arc<File>,
-    _lock: File,
+    /// Without it the directory is only looked at.
+    _lock: Option<File>,
 }
 
 impl Backend {
@@ -83,8 +84,7 @@ impl Backend {
             what: path.display().to_string(),
             source,
         };
-        let root = path.join(LAYOUT);
-        fs::create_dir_all(&root).map_err(cannot)?;
+        fs::create_dir_all(path.join(LAYOUT)).map_err(cannot)?;
         let lock = File::create(path.join(LOCK)).map_err(cannot)?;
         rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| {
             match error {
@@ -94,7 +94,20 @@ impl Backend {
                 other => cannot(other.into()),
             }
         })?;
-        remove_leftovers(&root).map_err(cannot)?;
+        Self::in_directory(path, Some(lock))
+    }
+
+    /// A directory that is only looked at, whoever serves it.
+    pub(crate) fn look(path: &std::path::Path) -> Result<Self, StoreError> {
+        Self::in_directory(path, None)
+    }
+
+    fn in_directory(path: &std::path::Path, lock: Option<File>) -> Result<Self, StoreError> {
+        let cannot = |source| StoreError::Open {
+            what: path.display().to_string(),
+            source,
+        };
+        let root = path.join(LAYOUT);
         let handle = Arc::new(File::open(&root).map_err(cannot)?);
         let local = || {
             LocalFileSystem::new_with_prefix(&root).map_err(|error| cannot(io::Error::other(error)))
@@ -108,6 +121,31 @@ impl Backend {
                 _lock: lock,
             }),
         })
+    }
+
+    /// What a process that was killed had not written to its end: object_store calls it `NAME#1` until it is whole.
+    pub(crate) fn leftovers(&self) -> Result<Vec<PathBuf>, StoreError> {
+        let mut found = Vec::new();
+        if let Some(dir) = &self.dir {
+            find_leftovers(&dir.path.join(LAYOUT), &mut found).map_err(|source| {
+                StoreError::Open {
+                    what: dir.path.display().to_string(),
+                    source,
+                }
+            })?;
+        }
+        Ok(found)
+    }
+
+    /// Removes it.
+    pub(crate) fn remove_leftovers(&self) -> Result<(), StoreError> {
+        for path in self.leftovers()? {
+            fs::remove_file(&path).map_err(|source| StoreError::Open {
+                what: path.display().to_string(),
+                source,
+            })?;
+        }
+        Ok(())
     }
 
     /// An object store, whose objects are durable when they are there.
@@ -241,14 +279,13 @@ impl Backend {
     }
 }
 
-/// Removes what a process that was killed had not written to its end: object_store calls it `NAME#1` until it is whole.
-fn remove_leftovers(dir: &std::path::Path) -> io::Result<()> {
+fn find_leftovers(dir: &std::path::Path, found: &mut Vec<PathBuf>) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
-            remove_leftovers(&entry.path())?;
+            find_leftovers(&entry.path(), found)?;
         } else if entry.file_name().as_encoded_bytes().contains(&b'#') {
-            fs::remove_file(entry.path())?;
+            found.push(entry.path());
         }
     }
     Ok(())

@@ -56,6 +56,9 @@ pub enum StoreError {
     /// Nobody knows who asks.
     #[error("a token is needed, and this is none that is valid now")]
     Unauthorized,
+    /// The token is for something else.
+    #[error("the token does not allow this")]
+    Forbidden,
     /// There is no such image or chunk of the caller's.
     #[error("there is no such {what}")]
     NotFound {
@@ -92,6 +95,20 @@ pub enum StoreError {
     /// There is no room.
     #[error(transparent)]
     NoRoom(#[from] NoRoom),
+    /// The turn of an upload would come too late.
+    #[error("the turn would come in {needed} s, there are {seconds}")]
+    TooLate {
+        /// How long it would take, or longer.
+        needed: u64,
+        /// How long it may take.
+        seconds: u64,
+    },
+    /// An owner wants too many turns at once.
+    #[error("too many of your uploads wait already")]
+    TooMany,
+    /// Others wait for their turn.
+    #[error("others wait for their turn: ask for one, the ticket is void or missing")]
+    NoTurn,
     /// The same image is being committed by somebody else.
     #[error("this image is being committed by another request")]
     Busy,
@@ -128,5 +145,20 @@ impl StoreError {
             next = error.source();
         }
         false
+    }
+}
+
+/// An error with all of its causes, for a log line.
+pub(super) struct Chain<'a>(pub(super) &'a (dyn std::error::Error + 'static));
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut next = self.0.source();
+        while let Some(error) = next {
+            write!(f, ": {error}")?;
+            next = error.source();
+        }
+        Ok(())
     }
 }

@@ -89,6 +89,11 @@ impl Disk {
         Some(bytes)
     }
 
+    /// Something was removed, or nothing is to be believed for another reason.
+    pub(super) fn forget(&self) {
+        *lock(&self.last) = None;
+    }
+
     /// `bytes` were written.
     pub(super) fn wrote(&self, bytes: u64) {
         if let Some(free) = lock(&self.last).as_mut() {

@@ -1,6 +1,6 @@
 //! HTTP/1.1 as a client speaks it, no more than the tests need and nothing that a library would smooth over.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 

@@ -5,5 +5,11 @@ mod http;
 mod image;
 mod server;
 
+mod collect;
+mod hostile;
 mod images;
 mod kill;
+mod page;
+mod room;
+mod tls;
+mod tokens;

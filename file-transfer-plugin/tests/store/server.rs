@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::http::Client;
 
@@ -23,13 +24,25 @@ impl Server {
 
     /// Serves a directory with options.
     pub(crate) fn start_with(dir: &Path, options: &[&str]) -> Self {
+        Self::spawn(Self::command(dir, options), dir)
+    }
+
+    /// Serves a directory by way of another command, which is given this one.
+    pub(crate) fn start_by(mut way: Command, dir: &Path, options: &[&str]) -> Self {
+        let command = Self::command(dir, options);
+        way.arg(command.get_program()).args(command.get_args());
+        Self::spawn(way, dir)
+    }
+
+    fn spawn(mut command: Command, dir: &Path) -> Self {
         let log = dir.with_extension("log");
         let errors = File::options()
             .append(true)
             .create(true)
             .open(&log)
             .unwrap();
-        let mut child = Self::command(dir, options)
+        let mut child = command
+            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(errors)
             .spawn()
@@ -53,14 +66,17 @@ impl Server {
     /// The command that serves a directory.
     pub(crate) fn command(dir: &Path, options: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_criu-transfer"));
-        command
-            .arg("serve")
-            .arg("--dir")
-            .arg(dir)
-            // The machine's own disk may be nearly full; that is another test's subject.
-            .args(["--listen", "127.0.0.1:0", "--low-water", "1M"])
-            .args(options)
-            .stdin(Stdio::null());
+        command.arg("serve");
+        if !options.contains(&"--objects") {
+            command.arg("--dir").arg(dir);
+        }
+        // The machine's own disk may be nearly full; that is another test's subject.
+        for (option, value) in [("--listen", "127.0.0.1:0"), ("--low-water", "1M")] {
+            if !options.contains(&option) {
+                command.args([option, value]);
+            }
+        }
+        command.args(options).stdin(Stdio::null());
         command
     }
 
@@ -86,4 +102,52 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Waits until something is so, and fails when it is not within half a minute.
+pub(crate) fn eventually(what: &str, mut so: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(30);
+    while !so() {
+        assert!(Instant::now() < end, "not in time: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Says that a test cannot run here; with REQUIRE=all it fails.
+pub(crate) fn skip(why: &str) {
+    assert!(
+        std::env::var("REQUIRE").as_deref() != Ok("all"),
+        "{why}, and REQUIRE=all"
+    );
+    eprintln!("SKIPPED: {why}");
+}
+
+/// Whether a program is here, or could be installed from the package of its name.
+pub(crate) fn have(program: &str) -> bool {
+    have_package(&[program], program).is_some()
+}
+
+/// One of some programs, or the last one from its package. Only where REQUIRE=all wants it, as a browser is 64 MB.
+pub(crate) fn have_package<'a>(programs: &[&'a str], package: &str) -> Option<&'a str> {
+    let runs = |program: &&&str| {
+        let search = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&search).any(|dir| dir.join(program).is_file())
+    };
+    let apt = |args: &[&str]| {
+        Command::new("apt-get")
+            .args(["-qq", "-o", "DPkg::Lock::Timeout=300"])
+            .args(args)
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .output()
+            .is_ok_and(|output| output.status.success())
+    };
+    let wanted = std::env::var("REQUIRE").as_deref() == Ok("all");
+    if !programs.iter().any(|program| runs(&program)) && wanted {
+        let _ = apt(&["update"]) && apt(&["install", "--yes", "--no-install-recommends", package]);
+    }
+    let found = programs.iter().find(runs).copied();
+    if found.is_none() {
+        skip(&format!("none of {programs:?} is here"));
+    }
+    found
 }

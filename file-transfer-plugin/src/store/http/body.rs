@@ -15,26 +15,53 @@ use super::super::error::StoreError;
 const ALL: usize = 96 << 20;
 /// The unit in which it is given out.
 const UNIT: usize = 1 << 10;
-/// No byte for this long, and the client is taken for gone.
-pub(super) const STALLED: Duration = Duration::from_secs(20);
 /// Slower than this all in all, and it is taken for one that only wants to hold our memory.
 const SLOWEST: u64 = 64 << 10;
 
-/// The memory for bodies. Who comes first is served first.
-pub(crate) struct Budget(Semaphore);
-
-impl Default for Budget {
-    fn default() -> Self {
-        Self(Semaphore::new(ALL / UNIT))
-    }
+/// How bodies are read, and the memory for them. Who comes first is served first.
+pub(crate) struct Bodies {
+    memory: Semaphore,
+    pub(super) patience: Duration,
 }
 
-impl Budget {
-    /// Waits for `bytes`, or for all of it where that is more.
-    pub(super) async fn take(&self, bytes: usize) -> Result<SemaphorePermit<'_>, StoreError> {
+impl Bodies {
+    pub(crate) fn new(patience: Duration) -> Self {
+        Self {
+            memory: Semaphore::new(ALL / UNIT),
+            patience,
+        }
+    }
+
+    /// Waits for memory for `bytes`, or for all of it where that is more.
+    pub(super) async fn memory(&self, bytes: usize) -> Result<SemaphorePermit<'_>, StoreError> {
         let units = bytes.min(ALL).div_ceil(UNIT) as u32;
-        let permit = self.0.acquire_many(units).await;
+        let permit = self.memory.acquire_many(units).await;
         permit.map_err(|_| StoreError::Task)
+    }
+
+    /// Reads a body of exactly `length` bytes.
+    pub(super) async fn read(&self, mut body: Body, length: u64) -> Result<Bytes, StoreError> {
+        let end = Instant::now() + self.patience + Duration::from_secs(length / SLOWEST);
+        let mut bytes = BytesMut::with_capacity(length as usize);
+        while !body.is_end_stream() {
+            let next = timeout_at(end, timeout(self.patience, body.frame())).await;
+            let Ok(Ok(next)) = next else {
+                return Err(StoreError::Body);
+            };
+            let Some(frame) = next else { break };
+            let frame = frame.map_err(|_| StoreError::Body)?;
+            // Trailers say nothing to us.
+            if let Ok(data) = frame.into_data() {
+                if (bytes.len() + data.len()) as u64 > length {
+                    return Err(StoreError::Body);
+                }
+                bytes.extend_from_slice(&data);
+            }
+        }
+        if bytes.len() as u64 != length {
+            return Err(StoreError::Body);
+        }
+        Ok(bytes.freeze())
     }
 }
 
@@ -48,29 +75,4 @@ pub(super) fn length(headers: &HeaderMap, most: u64) -> Result<u64, StoreError> 
         return Err(StoreError::TooLong(most));
     }
     Ok(length)
-}
-
-/// Reads a body of exactly `length` bytes.
-pub(super) async fn read(mut body: Body, length: u64) -> Result<Bytes, StoreError> {
-    let end = Instant::now() + STALLED + Duration::from_secs(length / SLOWEST);
-    let mut bytes = BytesMut::with_capacity(length as usize);
-    while !body.is_end_stream() {
-        let next = timeout_at(end, timeout(STALLED, body.frame())).await;
-        let Ok(Ok(next)) = next else {
-            return Err(StoreError::Body);
-        };
-        let Some(frame) = next else { break };
-        let frame = frame.map_err(|_| StoreError::Body)?;
-        // Trailers say nothing to us.
-        if let Ok(data) = frame.into_data() {
-            if (bytes.len() + data.len()) as u64 > length {
-                return Err(StoreError::Body);
-            }
-            bytes.extend_from_slice(&data);
-        }
-    }
-    if bytes.len() as u64 != length {
-        return Err(StoreError::Body);
-    }
-    Ok(bytes.freeze())
 }

@@ -11,8 +11,10 @@ use object_store::GetResultPayload;
 use serde::Deserialize;
 use tokio_util::io::ReaderStream;
 
+use super::super::auth::Caller;
 use super::super::error::StoreError;
-use super::{Caller, Service, body};
+use super::super::space::NoRoom;
+use super::{Service, body, ticket};
 use crate::frame;
 use crate::manifest::Limits;
 use crate::protocol::{Admission, CONTROL_MAX, Chunk, Missing, NAMES_MAX, Ticket};
@@ -22,39 +24,65 @@ const READ: usize = 128 << 10;
 
 /// A request that is JSON.
 async fn json<T: for<'a> Deserialize<'a>>(
+    service: &Service,
     headers: &HeaderMap,
     from: Body,
 ) -> Result<T, StoreError> {
     let length = body::length(headers, CONTROL_MAX as u64)?;
-    let bytes = body::read(from, length).await?;
+    let bytes = service.bodies.read(from, length).await?;
     serde_json::from_slice(&bytes)
         .map_err(|_| StoreError::Request("the body is not the JSON that it should be"))
 }
 
 pub(super) async fn admission(
     State(service): State<Arc<Service>>,
-    Caller(owner): Caller,
+    caller: Caller,
     headers: HeaderMap,
     from: Body,
 ) -> Result<Json<Ticket>, StoreError> {
-    let asked: Admission = json(&headers, from).await?;
-    drop(service.store.reserve(&owner, asked.bytes, (0, 0)).await?);
-    let ticket = String::new();
+    if !caller.modify.anywhere() {
+        return Err(StoreError::Forbidden);
+    }
+    let owner = &caller.owner;
+    let Admission {
+        bytes,
+        seconds,
+        job,
+    } = json(&service, &headers, from).await?;
+    // Said at once, not after a wait: another way takes time, too.
+    let room = || {
+        service
+            .store
+            .reserve(owner, bytes, service.turns.promised(owner))
+    };
+    if let Err(refused) = room().await {
+        match (refused, &job) {
+            (NoRoom::Owner { .. }, Some(job)) if caller.modify.job(job) => {
+                service.store.give_up_older(owner, job).await?;
+                drop(room().await?);
+            }
+            _ => return Err(refused.into()),
+        }
+    }
+    let ticket = service.turns.wait(owner, bytes, seconds).await?;
     Ok(Json(Ticket { ticket }))
 }
 
 pub(super) async fn missing(
     State(service): State<Arc<Service>>,
-    Caller(owner): Caller,
+    caller: Caller,
     headers: HeaderMap,
     from: Body,
 ) -> Result<Json<Missing>, StoreError> {
-    let _memory = service.budget.take(CONTROL_MAX).await?;
-    let Missing { chunks } = json(&headers, from).await?;
+    if !caller.modify.anywhere() {
+        return Err(StoreError::Forbidden);
+    }
+    let _memory = service.bodies.memory(CONTROL_MAX).await?;
+    let Missing { chunks } = json(&service, &headers, from).await?;
     if chunks.len() > NAMES_MAX {
         return Err(StoreError::Request("too many names in one request"));
     }
-    let chunks = service.store.missing(&owner, &chunks);
+    let chunks = service.store.missing(&caller.owner, &chunks);
     Ok(Json(Missing { chunks }))
 }
 
@@ -66,12 +94,16 @@ pub(super) struct Raw {
 
 pub(super) async fn put(
     State(service): State<Arc<Service>>,
-    Caller(owner): Caller,
+    caller: Caller,
     Path(name): Path<String>,
     Query(Raw { raw }): Query<Raw>,
     headers: HeaderMap,
     from: Body,
 ) -> Result<StatusCode, StoreError> {
+    if !caller.modify.anywhere() {
+        return Err(StoreError::Forbidden);
+    }
+    let owner = &caller.owner;
     let chunk: Chunk = name.parse()?;
     let most = Limits::default().frame;
     if raw == 0 || raw > most || chunk.packed as usize > frame::bound(raw as usize) {
@@ -81,12 +113,14 @@ pub(super) async fn put(
     if length != u64::from(chunk.packed) {
         return Err(StoreError::NotTheChunk);
     }
-    let _memory = service.budget.take(length as usize).await?;
-    let reserved = service.store.reserve(&owner, length, (0, 0)).await?;
-    let frame = body::read(from, length).await?;
-    // Sent again, because its answer was lost.
-    if !service.store.has(&owner, chunk) {
-        let put = service.store.put_chunk(&owner, chunk, raw, frame, reserved);
+    service.turns.r#use(owner, ticket(&headers), length)?;
+    let _memory = service.bodies.memory(length as usize).await?;
+    let reserved = service.store.reserve(owner, length, (0, 0)).await?;
+    let frame = service.bodies.read(from, length).await?;
+    service.store.metrics.received.inc_by(length);
+    // It is there where it was sent again, because its answer was lost.
+    if !service.store.has(owner, chunk) {
+        let put = service.store.put_chunk(owner, chunk, raw, frame, reserved);
         put.await?;
     }
     Ok(StatusCode::NO_CONTENT)
@@ -94,11 +128,15 @@ pub(super) async fn put(
 
 pub(super) async fn get(
     State(service): State<Arc<Service>>,
-    Caller(owner): Caller,
+    caller: Caller,
     Path(name): Path<String>,
 ) -> Result<Response, StoreError> {
+    if !caller.read.anywhere() {
+        return Err(StoreError::Forbidden);
+    }
     let chunk: Chunk = name.parse()?;
-    let got = service.store.chunk(&owner, chunk).await?;
+    let got = service.store.chunk(&caller.owner, chunk).await?;
+    service.store.metrics.sent.inc_by(chunk.packed.into());
     // Not through memory as a whole: a client that reads slowly would keep it there.
     let body = match got.payload {
         GetResultPayload::File(file, _) => {

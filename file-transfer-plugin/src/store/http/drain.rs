@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use axum::body::{Body, HttpBody};
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use http_body::Frame;
 use http_body_util::BodyExt;
 use tokio::time::timeout;
 
-use super::body::STALLED;
+use super::Service;
 use crate::workers::lock;
 
 /// No more than this is read in vain. A chunk is not longer.
@@ -39,12 +39,16 @@ impl HttpBody for Lent {
 }
 
 /// Lets the rest of the stack answer, then reads what it left.
-pub(super) async fn drain(request: Request, next: Next) -> Response {
+pub(super) async fn drain(
+    State(service): State<Arc<Service>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let (head, body) = request.into_parts();
     let body = Arc::new(Mutex::new(body));
     let lent = Body::new(Lent(Arc::clone(&body)));
     let response = next.run(Request::from_parts(head, lent)).await;
-    let _ = timeout(STALLED, rest(Lent(body))).await;
+    let _ = timeout(service.bodies.patience, rest(Lent(body))).await;
     response
 }
 

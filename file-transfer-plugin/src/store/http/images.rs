@@ -8,9 +8,10 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
+use super::super::auth::Caller;
 use super::super::error::StoreError;
 use super::super::keep::Committed;
-use super::{Caller, Service, body};
+use super::{Service, body, ticket};
 use crate::manifest::{Digest, Limits};
 use crate::protocol::{Image, Job, LATEST};
 
@@ -19,33 +20,36 @@ const READ: usize = 3;
 
 pub(super) async fn of_owner(
     State(service): State<Arc<Service>>,
-    Caller(owner): Caller,
+    caller: Caller,
 ) -> Json<Vec<Image>> {
-    Json(service.store.images(&owner))
+    let mut images = service.store.images(&caller.owner);
+    images.retain(|image| caller.read.job(&image.job));
+    Json(images)
 }
 
 pub(super) async fn of_job(
     State(service): State<Arc<Service>>,
-    Caller(owner): Caller,
+    caller: Caller,
     Path(job): Path<String>,
 ) -> Result<Json<Vec<Image>>, StoreError> {
-    let job: Job = job.parse()?;
-    Ok(Json(service.store.images_of(&owner, &job)))
+    let job = readable(&caller, &job)?;
+    Ok(Json(service.store.images_of(&caller.owner, &job)))
 }
 
 pub(super) async fn commit(
     State(service): State<Arc<Service>>,
-    Caller(owner): Caller,
+    caller: Caller,
     Path((job, digest)): Path<(String, String)>,
     headers: HeaderMap,
     from: Body,
 ) -> Result<StatusCode, StoreError> {
-    let job: Job = job.parse()?;
-    let digest = one(&digest)?;
+    let (job, digest) = (modifiable(&caller, &job)?, one(&digest)?);
+    let owner = &caller.owner;
     let length = body::length(&headers, Limits::default().manifest)?;
-    let _memory = service.budget.take(length as usize * READ).await?;
-    let manifest = body::read(from, length).await?;
-    let done = service.store.commit(&owner, &job, digest, manifest).await?;
+    let _memory = service.bodies.memory(length as usize * READ).await?;
+    let manifest = service.bodies.read(from, length).await?;
+    let done = service.store.commit(owner, &job, digest, manifest).await?;
+    service.turns.end(owner, ticket(&headers));
     Ok(match done {
         Committed::Now => StatusCode::CREATED,
         Committed::Before => StatusCode::OK,
@@ -54,38 +58,52 @@ pub(super) async fn commit(
 
 pub(super) async fn manifest(
     State(service): State<Arc<Service>>,
-    Caller(owner): Caller,
+    caller: Caller,
     Path((job, digest)): Path<(String, String)>,
 ) -> Result<Response, StoreError> {
-    let job: Job = job.parse()?;
+    let job = readable(&caller, &job)?;
     let digest = match digest.as_str() {
         LATEST => None,
         digest => Some(one(digest)?),
     };
-    let manifest = service.store.manifest(&owner, &job, digest).await?;
+    let manifest = service.store.manifest(&caller.owner, &job, digest).await?;
     let json = [(header::CONTENT_TYPE, "application/json")];
     Ok((json, manifest).into_response())
 }
 
 pub(super) async fn remove(
     State(service): State<Arc<Service>>,
-    Caller(owner): Caller,
+    caller: Caller,
     Path((job, digest)): Path<(String, String)>,
 ) -> Result<StatusCode, StoreError> {
-    let (job, digest) = (job.parse()?, one(&digest)?);
+    let (job, digest) = (modifiable(&caller, &job)?, one(&digest)?);
     let store = &service.store;
-    store.remove_images(&owner, &job, Some(digest)).await?;
+    let removed = store.remove_images(&caller.owner, &job, Some(digest));
+    removed.await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 pub(super) async fn remove_all(
     State(service): State<Arc<Service>>,
-    Caller(owner): Caller,
+    caller: Caller,
     Path(job): Path<String>,
 ) -> Result<StatusCode, StoreError> {
-    let job = job.parse()?;
-    service.store.remove_images(&owner, &job, None).await?;
+    let job = modifiable(&caller, &job)?;
+    let removed = service.store.remove_images(&caller.owner, &job, None);
+    removed.await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+fn readable(caller: &Caller, job: &str) -> Result<Job, StoreError> {
+    let job: Job = job.parse()?;
+    let may = caller.read.job(&job);
+    may.then_some(job).ok_or(StoreError::Forbidden)
+}
+
+fn modifiable(caller: &Caller, job: &str) -> Result<Job, StoreError> {
+    let job: Job = job.parse()?;
+    let may = caller.modify.job(&job);
+    may.then_some(job).ok_or(StoreError::Forbidden)
 }
 
 fn one(digest: &str) -> Result<Digest, StoreError> {

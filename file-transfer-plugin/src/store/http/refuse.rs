@@ -4,14 +4,14 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use super::super::error::StoreError;
-use super::super::keep::Chain;
+use super::super::error::{Chain, StoreError};
 use crate::protocol::{NAMES_MAX, Problem};
 
 impl StoreError {
     fn status(&self) -> StatusCode {
         match self {
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Forbidden => StatusCode::FORBIDDEN,
             Self::NotFound { .. } => StatusCode::NOT_FOUND,
             Self::Missing { .. } => StatusCode::CONFLICT,
             Self::Name(_) | Self::Request(_) | Self::Body => StatusCode::BAD_REQUEST,
@@ -20,7 +20,8 @@ impl StoreError {
                 StatusCode::UNPROCESSABLE_ENTITY
             }
             Self::NoRoom(_) => StatusCode::INSUFFICIENT_STORAGE,
-            Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooMany | Self::NoTurn => StatusCode::TOO_MANY_REQUESTS,
+            Self::Busy | Self::TooLate { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Backend { .. } | Self::Sync { .. } if self.is_full() => {
                 StatusCode::INSUFFICIENT_STORAGE
             }
