@@ -8,5 +8,6 @@ mod pilot_configure;
 mod pilot_probe;
 mod pool;
 mod programs;
+mod store_lane;
 mod survive;
 mod traces;
