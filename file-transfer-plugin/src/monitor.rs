@@ -20,9 +20,13 @@ pub enum Stage {
     Verify,
     /// An archive is written out as trees.
     Unpack,
+    /// The chunks that a store lacks go there.
+    Ship,
+    /// Chunks come from a store.
+    Fetch,
 }
 
-/// How far a stage is, in bytes before compression.
+/// How far a stage is: in bytes before compression, and in bytes as they travel where they do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
     /// The stage.
@@ -79,6 +83,14 @@ impl<'a> Paced<'a> {
     /// Whether the work should end now.
     pub fn cancelled(&self) -> bool {
         self.monitor.cancelled()
+    }
+
+    /// How many bytes are not done.
+    #[cfg(feature = "remote")]
+    pub(crate) fn left(&self) -> u64 {
+        let state = self.state.lock();
+        let done = state.unwrap_or_else(|poisoned| poisoned.into_inner()).0;
+        self.total.saturating_sub(done)
     }
 
     /// `bytes` more are done.
