@@ -32,7 +32,7 @@ const SHORTEST: f64 = 60.0;
 const OVERHEAD: f64 = 0.05;
 
 /// A job's own choice is taken as it is, down to this.
-const SHORTEST_CHOSEN: Duration = Duration::from_secs(1);
+const SHORTEST_CHOSEN: Duration = Duration::from_millis(100);
 
 /// How the interval is found.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -110,8 +110,8 @@ pub(crate) fn parse(text: &str) -> Result<Duration, NoInterval> {
     let bad = || NoInterval {
         text: text.chars().take(40).collect(),
     };
-    match text.parse::<u64>() {
-        Ok(seconds) => Ok(Duration::from_secs(seconds)),
+    match text.parse::<f64>() {
+        Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|_| bad()),
         Err(_) => humantime::parse_duration(text).map_err(|_| bad()),
     }
 }
@@ -144,6 +144,7 @@ mod tests {
         for job in [
             "CRIUInterval = 600",
             "CRIUInterval = \"600\"",
+            "CRIUInterval = \"600.0\"",
             "CRIUInterval = \"10m\"",
         ] {
             assert_eq!(of(job, "A = 1"), minutes, "{job}");
