@@ -17,9 +17,10 @@
 //! whatever fails before, a full disk included, leaves a job that runs and an older image as it was.
 
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use file_transfer_plugin::manifest::Head;
 use file_transfer_plugin::monitor::{Monitor, Progress};
 use nix::errno::Errno;
@@ -27,7 +28,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::channel::Channel;
 use crate::control::Answer;
-use crate::criu::{Capture, Held, Hook, ImageDir, Then};
+use crate::criu::{Capture, Held, Hook, ImageDir, Then, is_clean};
 use crate::init::{Event, Order};
 use crate::job::Job;
 use crate::memory;
@@ -37,6 +38,10 @@ use crate::vacate::{self, Dumped, Packed};
 
 /// Where nobody knows better: no job is worth standing still for longer.
 const LONGEST: Duration = Duration::from_secs(3 * 3600);
+
+/// A page was read while CRIU had written to it. That is a matter of moments: it is tried again.
+const UNCLEAN: &str = "a page in the image is not the job's";
+const ATTEMPTS: u32 = 4;
 
 /// A checkpoint that was taken.
 pub(crate) struct Checkpointed {
@@ -73,8 +78,28 @@ impl Running {
         then: Then,
         limit: Option<Duration>,
     ) -> Result<Result<Checkpointed, NotTaken>> {
+        let until = Instant::now() + limit.unwrap_or(LONGEST);
+        let mut attempts = 1;
+        loop {
+            let taken = self.attempt(job, sandbox, then, until)?;
+            match taken {
+                Err(NotTaken(message)) if message.contains(UNCLEAN) && attempts < ATTEMPTS => {
+                    tracing::warn!("once more: {message}");
+                    attempts += 1;
+                }
+                taken => return Ok(taken),
+            }
+        }
+    }
+
+    fn attempt(
+        &mut self,
+        job: &Job,
+        sandbox: &Sandbox,
+        then: Then,
+        until: Instant,
+    ) -> Result<Result<Checkpointed, NotTaken>> {
         let begun = Instant::now();
-        let until = begun + limit.unwrap_or(LONGEST);
         let dir = sandbox.tree("images");
         let images = ImageDir::open(&dir)?;
         self.resume.job_starts = job.starts();
@@ -113,6 +138,11 @@ impl Running {
             until,
         };
         let packed = capture.finish().and_then(|memory| {
+            let proc = PathBuf::from(format!("/proc/{}/root/proc", self.init.pid()));
+            let clean = is_clean(&images, &proc, &memory);
+            if !clean.context("cannot compare the image with the job")? {
+                bail!(UNCLEAN);
+            }
             let dumped = Dumped { head, took };
             dumped.pack(sandbox, memory, &standing)
         });
