@@ -18,6 +18,19 @@ pub(crate) fn threads(asked: usize) -> usize {
     }
 }
 
+/// Does the same on so many threads, and returns when they are gone: a scope alone waits for their work only, and whoever
+/// forks next must have one thread.
+pub(crate) fn on_threads(count: usize, work: impl Fn() + Sync) {
+    thread::scope(|scope| {
+        let all: Vec<_> = (0..count).map(|_| scope.spawn(&work)).collect();
+        for one in all {
+            if let Err(panic) = one.join() {
+                std::panic::resume_unwind(panic);
+            }
+        }
+    });
+}
+
 /// Locks. What is behind our locks is right at each moment, so a panic elsewhere need not become a second one here.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex

@@ -2,10 +2,12 @@
 //!
 //! ```text
 //! outer supervisor               pid 1                    CRIU
-//!   ── Dump ──────────────────>  looks, notes ─────────>  freezes the tree, writes its images
+//!   begins an archive
+//!   ── Dump ──────────────────>  looks, notes ─────────>  freezes the tree
 //!   <──────────────── Freezing ──
+//!   <──────────────── images, memory into the archive ─────────┤
 //!   <──────────────── hook: all is written, all stands still ──┤
-//!   packs images and sandbox                                   │
+//!   adds images and sandbox                                    │
 //!   commits                                                    │
 //!   ── it is saved ───────────────────────────────────────────>│ ends the tree, or lets it run on
 //!   <────────────────── Dumped ──  <───────────── exit 0 ──────┘
@@ -15,24 +17,31 @@
 //! whatever fails before, a full disk included, leaves a job that runs and an older image as it was.
 
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+use file_transfer_plugin::manifest::Head;
 use file_transfer_plugin::monitor::{Monitor, Progress};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::channel::Channel;
 use crate::control::Answer;
-use crate::criu::{Held, Hook, ImageDir, Then};
+use crate::criu::{Capture, Held, Hook, ImageDir, Then, is_clean};
 use crate::init::{Event, Order};
 use crate::job::Job;
+use crate::memory;
 use crate::running::Running;
 use crate::sandbox::Sandbox;
-use crate::vacate::{Dumped, Packed};
+use crate::vacate::{self, Dumped, Packed};
 
 /// Where nobody knows better: no job is worth standing still for longer.
 const LONGEST: Duration = Duration::from_secs(3 * 3600);
+
+/// A page was read while CRIU had written to it. That is a matter of moments: it is tried again.
+const UNCLEAN: &str = "a page in the image is not the job's";
+const ATTEMPTS: u32 = 4;
 
 /// A checkpoint that was taken.
 pub(crate) struct Checkpointed {
@@ -69,16 +78,53 @@ impl Running {
         then: Then,
         limit: Option<Duration>,
     ) -> Result<Result<Checkpointed, NotTaken>> {
+        let until = Instant::now() + limit.unwrap_or(LONGEST);
+        let mut attempts = 1;
+        loop {
+            let taken = self.attempt(job, sandbox, then, until)?;
+            match taken {
+                Err(NotTaken(message)) if message.contains(UNCLEAN) && attempts < ATTEMPTS => {
+                    tracing::warn!("once more: {message}");
+                    attempts += 1;
+                }
+                taken => return Ok(taken),
+            }
+        }
+    }
+
+    fn attempt(
+        &mut self,
+        job: &Job,
+        sandbox: &Sandbox,
+        then: Then,
+        until: Instant,
+    ) -> Result<Result<Checkpointed, NotTaken>> {
         let begun = Instant::now();
-        let until = begun + limit.unwrap_or(LONGEST);
-        let images = ImageDir::open(&sandbox.tree("images"))?;
+        let dir = sandbox.tree("images");
+        let images = ImageDir::open(&dir)?;
+        self.resume.job_starts = job.starts();
+        self.resume.memory_bytes = memory::resident(self.init.pid());
+        let mut head = Head {
+            generation: self.generation + 1,
+            created: vacate::unix_time(),
+            fingerprint: self.fingerprint.clone(),
+            resume: self.resume.clone(),
+        };
+        let archive = match vacate::begin(sandbox, &head, self.hurry) {
+            Ok(archive) => archive,
+            Err(error) => return Ok(Err(NotTaken(format!("{error:#}")))),
+        };
+        let capture = Capture::start(ImageDir::open(&dir)?, archive)?;
         let hook = Hook::listen(&images)?;
         self.init.channel.send(&Order::Dump(then))?;
         let held = match self.freeze(hook, &images, until)? {
             Ok(held) => held,
-            Err(not_taken) => {
+            Err(NotTaken(message)) => {
+                let ours = capture.give_up();
                 sandbox.clear(&["images"])?;
-                return Ok(Err(not_taken));
+                // CRIU's pipes break where the archive cannot be written.
+                let message = ours.map_or(message, |error| format!("{error:#}"));
+                return Ok(Err(NotTaken(message)));
             }
         };
         let took = begun.elapsed();
@@ -86,19 +132,21 @@ impl Running {
         // It stands still, so what it has written is all there is.
         self.end_relays()?;
         self.resume.relayed = self.relayed();
-        self.resume.job_starts = job.starts();
-        let dumped = Dumped {
-            generation: self.generation + 1,
-            fingerprint: self.fingerprint.clone(),
-            resume: self.resume.clone(),
-            took,
-            hurry: self.hurry,
-        };
+        head.resume = self.resume.clone();
         let standing = Standing {
             channel: &self.init.channel,
             until,
         };
-        let packed = match dumped.pack(sandbox, &standing) {
+        let packed = capture.finish().and_then(|memory| {
+            let proc = PathBuf::from(format!("/proc/{}/root/proc", self.init.pid()));
+            let clean = is_clean(&images, &proc, &memory);
+            if !clean.context("cannot compare the image with the job")? {
+                bail!(UNCLEAN);
+            }
+            let dumped = Dumped { head, took };
+            dumped.pack(sandbox, memory, &standing)
+        });
+        let packed = match packed {
             Ok(packed) => {
                 self.generation += 1;
                 // Where CRIU is gone there is nobody to tell, and its end says so.

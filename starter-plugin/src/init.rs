@@ -21,6 +21,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use caps::CapSet;
@@ -99,8 +100,13 @@ pub(crate) enum Exit {
 pub(crate) enum Begin {
     /// From its command line.
     Fresh(JobCommand),
-    /// From the images.
-    Thaw,
+    /// From its images.
+    Thaw {
+        /// CRIU asks for them, else they are files.
+        served: bool,
+        /// How long that may take.
+        limit: Duration,
+    },
 }
 
 /// What pid 1 needs to know.
@@ -137,7 +143,7 @@ fn serve(init: Init, channel: &Channel) -> anyhow::Result<()> {
         let message = error.to_string();
         return channel.send(&match init.begin {
             Begin::Fresh(_) => Event::CannotHere { message },
-            Begin::Thaw => Event::RestoreFailed { message },
+            Begin::Thaw { .. } => Event::RestoreFailed { message },
         });
     }
     let job = match &init.begin {
@@ -145,7 +151,7 @@ fn serve(init: Init, channel: &Channel) -> anyhow::Result<()> {
             Ok(job) => job,
             Err((message, code)) => return channel.send(&Event::StartFailed { message, code }),
         },
-        Begin::Thaw => match thaw(&init.criu, &init.images) {
+        Begin::Thaw { served, limit } => match thaw(&init, &children, *served, *limit) {
             Ok(job) => job,
             Err(message) => return channel.send(&Event::RestoreFailed { message }),
         },
@@ -355,21 +361,43 @@ fn start(job: &JobCommand) -> Result<Pid, (String, i32)> {
 }
 
 /// The job from its images, with the pids that it had.
-fn thaw(criu: &Criu, images: &ImageDir) -> Result<Pid, String> {
+fn thaw(
+    Init { criu, images, .. }: &Init,
+    children: &SignalFd,
+    served: bool,
+    limit: Duration,
+) -> Result<Pid, String> {
     // CRIU and its helpers must not take a pid that the job needs.
-    let limit: i64 = fs::read_to_string("/proc/sys/kernel/pid_max")
+    let pids: i64 = fs::read_to_string("/proc/sys/kernel/pid_max")
         .ok()
         .and_then(|text| text.trim().parse().ok())
         .unwrap_or(32_768);
-    fs::write("/proc/sys/kernel/ns_last_pid", (limit - 2_000).to_string())
+    fs::write("/proc/sys/kernel/ns_last_pid", (pids - 2_000).to_string())
         .map_err(|error| format!("cannot keep the job's pids free (ns_last_pid): {error}"))?;
     let mut restore = criu
-        .restore(images)
+        .restore(images, served)
         .map_err(|error| format!("cannot start CRIU: {error}"))?;
+    let until = Instant::now() + limit;
     // The job is our child too, so wait for this one alone.
-    let status = restore
-        .wait()
-        .map_err(|error| format!("lost CRIU: {error}"))?;
+    let status = loop {
+        if let Some(status) = restore
+            .try_wait()
+            .map_err(|error| format!("lost CRIU: {error}"))?
+        {
+            break status;
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            // Half a tree is left, which ends with this namespace.
+            let _ = restore.kill();
+            return Err(format!("CRIU took longer than {limit:?}"));
+        }
+        let wait = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        let mut ready = [PollFd::new(children.as_fd(), PollFlags::POLLIN)];
+        // Whoever has ended: it is looked for again.
+        let _ = poll(&mut ready, wait);
+        while let Ok(Some(_)) = children.read_signal() {}
+    };
     if !status.success() {
         return Err(images.why(RESTORE_LOG));
     }

@@ -19,6 +19,11 @@ pub(crate) struct Launched {
 }
 
 impl Launched {
+    /// Pid 1's number out here.
+    pub(crate) fn pid(&self) -> Pid {
+        self.pid
+    }
+
     /// Ends it, and with it everything in its namespace.
     pub(crate) fn end(&self) {
         // It may have ended by itself; then there is a zombie to reap, or nothing.

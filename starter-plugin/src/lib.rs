@@ -14,12 +14,14 @@
 //! | `mapped` | names for mapped files that have lost theirs |
 //! | `unkept` | what CRIU does not bring back |
 //! | `init` | pid 1 in it: starts, restores, dumps, reaps |
+//! | `thaw` | from an image to a job that runs |
 //! | `supervise` | the outer process: how the job begins, what a slot owes to the queue |
 //! | `running` | how a job begins: fresh, or thawed |
 //! | `watch`, `signals` | what comes meanwhile: signals, requests, time |
 //! | `schedule`, `period` | when an image is due |
 //! | `budget`, `measure`, `plan` | how long the slot waits, what is to be saved, and what fits |
 //! | `checkpoint` | from a running job to a committed image, and on, or to its end |
+//! | `memory` | how much of it a tree has |
 //! | `imaging`, `again` | which images are taken, and how they get home |
 //! | `by_hand`, `control` | requests of people and scripts, and who hears them |
 //! | `relay` | the job's output, once each and in order |
@@ -27,8 +29,8 @@
 //! | `criu` | CRIU's command line, images and errors |
 //!
 //! Two processes of ours live beside a job: the outer supervisor, which is the
-//! starter's child and in no namespace of the job's, and pid 1 inside. Both have
-//! one thread until the job is gone.
+//! starter's child and in no namespace of the job's, and pid 1 inside. Pid 1 has
+//! one thread, and the outer one has others only while images pass through it.
 
 #![deny(unsafe_code)]
 
@@ -51,6 +53,7 @@ mod preflight;
 mod running;
 mod signals;
 mod supervise;
+mod thaw;
 mod unkept;
 mod watch;
 
@@ -64,6 +67,7 @@ mod plan;
 mod again;
 mod checkpoint;
 mod imaging;
+mod memory;
 
 mod by_hand;
 mod control;

@@ -17,14 +17,16 @@
 use std::collections::VecDeque;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use file_transfer_plugin::fingerprint::Fingerprint;
-use file_transfer_plugin::manifest::{Limits, Manifest};
+use file_transfer_plugin::manifest::{Limits, Manifest, Name};
 use file_transfer_plugin::monitor::Silent;
 use file_transfer_plugin::unpack::{Archive, ArchiveError};
 
 use crate::again::Notes;
+use crate::criu::is_served;
 use crate::job::Job;
 use crate::sandbox::{Sandbox, TREES};
 
@@ -35,7 +37,7 @@ const ATTEMPTS: u32 = 3;
 pub(crate) enum Choice {
     /// From its command.
     Fresh,
-    /// From the image that is now unpacked in the sandbox.
+    /// From the image that is now unpacked in the sandbox, but for the memory.
     Thaw(Box<Image>),
     /// Elsewhere: this slot cannot, and the sentence says why.
     NotHere(String),
@@ -44,6 +46,8 @@ pub(crate) enum Choice {
 /// An image that verified.
 pub(crate) struct Image {
     pub(crate) manifest: Manifest,
+    /// Where its memory is.
+    pub(crate) archive: Arc<Archive>,
     /// The digest of that manifest.
     pub(crate) digest: String,
 }
@@ -130,10 +134,35 @@ impl Ladder {
             return Ok(Choice::NotHere(reason));
         }
         tracing::warn!("given up on the image after {ATTEMPTS} slots: {reason}");
+        self.without(reason, job, sandbox, slot)
+    }
+
+    /// After an image turned out damaged, which it is on every slot: an older one.
+    pub(crate) fn without(
+        &mut self,
+        reason: String,
+        job: &Job,
+        sandbox: &Sandbox,
+        slot: &Fingerprint,
+    ) -> Result<Choice> {
         self.refused.push(reason);
         sandbox.clear(&TREES)?;
         self.next(job, sandbox, slot)
     }
+}
+
+/// Writes an image out into the sandbox, all of it or without what CRIU asks for itself.
+pub(crate) fn write_out(
+    archive: &Archive,
+    sandbox: &Sandbox,
+    without: impl Fn(&Name) -> bool,
+) -> Result<(), ArchiveError> {
+    let dirs = TREES.map(|name| (name, sandbox.tree(name)));
+    let trees: Vec<_> = dirs
+        .iter()
+        .map(|(name, dir)| (*name, dir.as_path()))
+        .collect();
+    archive.unpack_but(&trees, without, &Silent).map(|_| ())
 }
 
 /// Whether another slot is to try. By hand nobody counts, and nothing is lost by asking the person.
@@ -163,27 +192,24 @@ fn unpack(
         let reasons: Vec<_> = mismatches.iter().map(ToString::to_string).collect();
         return Err(Refusal::NotHere(Box::new(manifest), reasons.join("; ")));
     }
-    let dirs = TREES.map(|name| (name, sandbox.tree(name)));
-    let trees: Vec<_> = dirs
-        .iter()
-        .map(|(name, dir)| (*name, dir.as_path()))
-        .collect();
-    archive
-        .unpack(&trees, &Silent)
-        .map_err(|error| match error {
-            // A full disk is this slot's, and the image as good as it was.
-            ArchiveError::Write { .. } => Refusal::NotHere(
-                Box::new(manifest.clone()),
-                format!("{:#}", anyhow::Error::from(error)),
-            ),
-            error => bad(error),
-        })?;
+    write_out(&archive, sandbox, is_served).map_err(|error| match error {
+        // A full disk is this slot's, and the image as good as it was.
+        ArchiveError::Write { .. } => Refusal::NotHere(
+            Box::new(manifest.clone()),
+            format!("{:#}", anyhow::Error::from(error)),
+        ),
+        error => bad(error),
+    })?;
     tracing::info!(
         stage = "unpacked",
         generation = manifest.head.generation,
         seconds = begun.elapsed().as_secs_f64()
     );
-    Ok(Image { manifest, digest })
+    Ok(Image {
+        manifest,
+        archive: Arc::new(archive),
+        digest,
+    })
 }
 
 /// Whether an image is one that the ad may mean; `follows` is the one before it.

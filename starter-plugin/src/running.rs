@@ -15,23 +15,20 @@ use anyhow::{Context, Result, anyhow, bail};
 use file_transfer_plugin::attributes;
 use file_transfer_plugin::fingerprint::Fingerprint;
 use file_transfer_plugin::manifest::Resume;
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{getegid, geteuid};
 
 use crate::again::{self, Notes};
 use crate::chirp::Chirp;
 use crate::criu::{Criu, ImageDir};
 use crate::exit_code::ExitCode;
-use crate::init::{Begin, Event, Exit, Init, Order, STDIO};
+use crate::init::{Begin, Event, Exit, Init, STDIO};
 use crate::job::Job;
 use crate::launch::{Launched, launch};
-use crate::namespaces::{Clocks, Ids};
+use crate::namespaces::Ids;
 use crate::present;
 use crate::relay::Relay;
 use crate::restore::Image;
 use crate::sandbox::Sandbox;
-use crate::signals::{Arrived, Signals};
 use crate::vacate::Packed;
 
 /// The inner id of a job that root starts by hand: not 0, which would give the
@@ -70,13 +67,6 @@ pub(crate) struct Running {
     pub(crate) last: Option<Packed>,
     /// Time is short.
     pub(crate) hurry: bool,
-}
-
-pub(crate) enum Thawed {
-    Running(Box<Running>),
-    /// Told to leave before the job ran: the image is as good as it was.
-    Vacated,
-    Failed(String),
 }
 
 impl Running {
@@ -155,72 +145,26 @@ impl Running {
         }
     }
 
+    /// A job that was restored, with what its image says of it.
     pub(crate) fn thawed(
         job: &Job,
-        criu: &Rc<Criu>,
         sandbox: &Sandbox,
         slot: &Fingerprint,
         image: &Image,
         again: Option<Notes>,
-        signals: &mut Signals,
-    ) -> Result<Thawed> {
-        let manifest = &image.manifest;
-        let begun = Instant::now();
-        let mut resume = manifest.head.resume.clone();
+        init: Launched,
+    ) -> Result<Running> {
+        let head = &image.manifest.head;
+        let mut resume = head.resume.clone();
         resume.follows.clone_from(&image.digest);
-        let clocks = Clocks {
-            monotonic_ns: resume.monotonic_ns,
-            boottime_ns: resume.boottime_ns,
-        };
-        write_environment(job, sandbox);
-        let init = launch(
-            init(Begin::Thaw, criu, sandbox)?,
-            ids(&resume),
-            Some(clocks),
-        )?;
-        loop {
-            let mut ready = [
-                PollFd::new(init.channel.as_fd(), PollFlags::POLLIN),
-                PollFd::new(signals.0.as_fd(), PollFlags::POLLIN),
-            ];
-            match poll(&mut ready, PollTimeout::NONE) {
-                Err(Errno::EINTR) => continue,
-                other => other?,
-            };
-            if ready[0].any().unwrap_or(false) {
-                break;
-            }
-            while let Some(Arrived { signal, .. }) = signals.next()? {
-                if signal == job.vacate_signal() {
-                    tracing::info!(stage = "vacated before it ran");
-                    init.end();
-                    return Ok(Thawed::Vacated);
-                }
-                // Pid 1 reads it when the job is there to get it.
-                init.channel.send(&Order::Signal(signal as i32))?;
-            }
-        }
-        match init.channel.receive()? {
-            Event::Running => {}
-            Event::RestoreFailed { message } => {
-                init.end();
-                return Ok(Thawed::Failed(message));
-            }
-            other => bail!("an event out of turn: {other:?}"),
-        }
-        // The next dump writes into an empty directory, and the disk is the slot's.
-        sandbox.clear(&["images"])?;
-        let generation = manifest.head.generation;
-        let seconds = begun.elapsed().as_secs_f64();
-        tracing::info!(stage = "running", from = "image", generation, seconds);
         let (notes, image_cost) = Self::notes(again, image);
         // What it starts from here on picks its instructions on this CPU.
-        let mut fingerprint = manifest.head.fingerprint.clone();
+        let mut fingerprint = head.fingerprint.clone();
         fingerprint.absorb(slot);
-        Ok(Thawed::Running(Box::new(Running {
+        Ok(Running {
             relays: relays(job, sandbox, resume.relayed)?,
             init,
-            generation,
+            generation: head.generation,
             fingerprint,
             resume,
             ended: None,
@@ -229,7 +173,7 @@ impl Running {
             notes,
             last: None,
             hurry: false,
-        })))
+        })
     }
 
     /// What is known of images here: from a start just before this one, or from the image itself.
@@ -298,7 +242,7 @@ pub(crate) struct StartFailed {
     pub(crate) code: i32,
 }
 
-fn init(begin: Begin, criu: &Rc<Criu>, sandbox: &Sandbox) -> Result<Init> {
+pub(crate) fn init(begin: Begin, criu: &Rc<Criu>, sandbox: &Sandbox) -> Result<Init> {
     Ok(Init {
         begin,
         criu: Rc::clone(criu),
@@ -308,7 +252,7 @@ fn init(begin: Begin, criu: &Rc<Criu>, sandbox: &Sandbox) -> Result<Init> {
 }
 
 /// A job that never looks at it misses nothing, so it is no reason to stop.
-fn write_environment(job: &Job, sandbox: &Sandbox) {
+pub(crate) fn write_environment(job: &Job, sandbox: &Sandbox) {
     let dir = sandbox.tree("srv").join(STDIO);
     if let Err(error) = present::write(&dir, job.environment().iter()) {
         tracing::warn!("the job is not told where it is: {error}");
@@ -326,7 +270,7 @@ fn inner_ids(kernel: u32) -> (u32, u32) {
     )
 }
 
-fn ids(resume: &Resume) -> Ids {
+pub(crate) fn ids(resume: &Resume) -> Ids {
     Ids {
         inner: (resume.inner_uid, resume.inner_gid),
         outer: (geteuid().as_raw(), getegid().as_raw()),

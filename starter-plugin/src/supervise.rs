@@ -22,9 +22,10 @@ use crate::criu::Criu;
 use crate::exit_code::ExitCode;
 use crate::job::Job;
 use crate::restore::{Choice, Ladder};
-use crate::running::{CannotHere, End, Running, Thawed, announce};
+use crate::running::{CannotHere, End, Running, announce};
 use crate::sandbox::{self, Sandbox};
 use crate::signals::Signals;
+use crate::thaw::{self, Thawed};
 use crate::vacate;
 use crate::watch::Watched;
 use crate::{log, sys};
@@ -90,7 +91,7 @@ impl Slot<'_> {
             };
             let notes = again.take();
             let failed =
-                match Running::thawed(job, criu, sandbox, fingerprint, &image, notes, signals)? {
+                match thaw::thawed(job, criu, sandbox, fingerprint, &image, notes, signals)? {
                     Thawed::Running(running) => match running.watch(job, sandbox, signals)? {
                         Watched::End(end) => return Ok(end),
                         Watched::Crashed(reason) => reason,
@@ -98,6 +99,11 @@ impl Slot<'_> {
                     Thawed::Vacated => {
                         sandbox.remove()?;
                         return Ok(End::Ours(ExitCode::Frozen));
+                    }
+                    Thawed::Damaged(reason) => {
+                        tracing::warn!("not from this image: {reason}");
+                        choice = ladder.without(reason, job, sandbox, fingerprint)?;
+                        continue;
                     }
                     Thawed::Failed(reason) => reason,
                 };

@@ -4,14 +4,15 @@
 //! still holds is [`Dumped`], its archive [`Packed`], and what the job ad says of
 //! it follows from that alone. Each failure leaves the older archive as it was.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use file_transfer_plugin::attributes;
 use file_transfer_plugin::fingerprint::Fingerprint;
-use file_transfer_plugin::manifest::{Head, Resume};
+use file_transfer_plugin::manifest::Head;
 use file_transfer_plugin::monitor::Monitor;
-use file_transfer_plugin::pack::{self, Options, Tree};
+use file_transfer_plugin::pack::{Options, Stream, Tree};
 
 use crate::chirp::Chirp;
 use crate::criu;
@@ -19,13 +20,9 @@ use crate::sandbox::{Sandbox, TREES};
 
 /// A tree that stands still, whole in its images.
 pub(crate) struct Dumped {
-    pub(crate) generation: u64,
-    pub(crate) fingerprint: Fingerprint,
-    pub(crate) resume: Resume,
+    pub(crate) head: Head,
     /// From the order to freeze to the last image.
     pub(crate) took: Duration,
-    /// Time is short: a larger archive, sooner.
-    pub(crate) hurry: bool,
 }
 
 /// zstd's level where time is short: two and a half times as fast, a fifth larger.
@@ -43,28 +40,43 @@ pub(crate) struct Packed {
     pub(crate) pack_seconds: f64,
 }
 
+/// An archive of this sandbox, begun before there is anything to write. In a `hurry` a larger archive, sooner.
+pub(crate) fn begin(sandbox: &Sandbox, head: &Head, hurry: bool) -> Result<Stream> {
+    let mut options = Options::default();
+    if hurry {
+        options.level = LEVEL_IN_HURRY;
+    }
+    let expected = head.resume.memory_bytes;
+    let dirs = trees(sandbox);
+    Stream::begin(&of(&dirs), expected, head, &sandbox.archive(), &options)
+        .context("the image cannot be written")
+}
+
+fn trees(sandbox: &Sandbox) -> [(&'static str, PathBuf); 4] {
+    TREES.map(|prefix| (prefix, sandbox.tree(prefix)))
+}
+
+fn of<'a>(dirs: &'a [(&'static str, PathBuf)]) -> Vec<Tree<'a>> {
+    let tree = |(prefix, dir): &'a (&'static str, PathBuf)| Tree { prefix, dir };
+    dirs.iter().map(tree).collect()
+}
+
 impl Dumped {
     /// Writes the archive beside the older one and then over it.
-    pub(crate) fn pack(self, sandbox: &Sandbox, monitor: &dyn Monitor) -> Result<Packed> {
+    pub(crate) fn pack(
+        self,
+        sandbox: &Sandbox,
+        memory: Stream,
+        monitor: &dyn Monitor,
+    ) -> Result<Packed> {
         let begun = Instant::now();
         criu::drop_groups(&sandbox.tree("images"))?;
-        let dirs = TREES.map(|prefix| (prefix, sandbox.tree(prefix)));
-        let trees: Vec<_> = dirs
-            .iter()
-            .map(|(prefix, dir)| Tree { prefix, dir })
-            .collect();
-        let head = Head {
-            generation: self.generation,
-            created: unix_time(),
-            fingerprint: self.fingerprint.clone(),
-            resume: self.resume,
-        };
+        let dirs = trees(sandbox);
+        let head = self.head;
         let created = head.created;
-        let mut options = Options::default();
-        if self.hurry {
-            options.level = LEVEL_IN_HURRY;
-        }
-        let packed = pack::pack(&trees, head, &sandbox.archive(), &options, monitor)
+        let (generation, fingerprint) = (head.generation, head.fingerprint.clone());
+        let packed = memory
+            .finish(&of(&dirs), head, monitor)
             .context("the image could not be packed")?;
         let pack_seconds = begun.elapsed().as_secs_f64();
         tracing::info!(
@@ -74,8 +86,8 @@ impl Dumped {
             seconds = pack_seconds
         );
         Ok(Packed {
-            generation: self.generation,
-            fingerprint: self.fingerprint,
+            generation,
+            fingerprint,
             bytes: packed.bytes,
             digest: packed.digest.to_string(),
             created,
@@ -125,7 +137,8 @@ pub(crate) fn announce_failure(chirp: &mut Chirp, reason: &str) -> Result<()> {
     )
 }
 
-fn unix_time() -> i64 {
+/// Seconds since 1970.
+pub(crate) fn unix_time() -> i64 {
     std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |since| since.as_secs() as i64)

@@ -44,6 +44,8 @@ pub struct Stream {
     end: u64,
     entries: Vec<Entry>,
     frames: Vec<Frame>,
+    /// Of each file its name, its first frame and where that lies.
+    files: Vec<(String, usize, u64)>,
     start: Instant,
 }
 
@@ -91,6 +93,7 @@ impl Stream {
             end: room,
             entries: root,
             frames: Vec::new(),
+            files: Vec::new(),
             start,
         };
         let head = layout::head(&stream.entries[0]);
@@ -131,6 +134,8 @@ impl Stream {
         let sink = self.sink(&paced);
         let pipe = Pipe::new(path.into(), from);
         let (frames, end) = sink.run(&pipe, usize::MAX, self.end)?;
+        self.files
+            .push((name.to_owned(), self.frames.len(), self.end));
         self.frames.extend(frames);
         self.end = end;
         let size = pipe.bytes();
@@ -146,6 +151,31 @@ impl Stream {
             self.fill(at, &vec![0; pad as usize])?;
         }
         Ok(size)
+    }
+
+    /// Bytes of a file that it has taken, from wherever they are in the archive.
+    pub fn read_back(&self, name: &str, at: u64, len: u64) -> io::Result<Vec<u8>> {
+        let file = self.files.iter().find(|(file, ..)| file == name);
+        let &(_, first, mut lies) = file.ok_or(io::ErrorKind::NotFound)?;
+        let archive = File::open(self.temp.path())?;
+        let (mut start, mut found) = (0, Vec::new());
+        for frame in &self.frames[first..] {
+            let end = start + u64::from(frame.raw);
+            if end > at {
+                let mut packed = vec![0; frame.packed as usize];
+                archive.read_exact_at(&mut packed, lies)?;
+                let raw = zstd::bulk::decompress(&packed, frame.raw as usize)?;
+                let from = at.saturating_sub(start) as usize;
+                let more = raw[from..].iter().take(len as usize - found.len());
+                found.extend(more);
+            }
+            if found.len() as u64 == len {
+                return Ok(found);
+            }
+            start = end;
+            lies += u64::from(frame.packed);
+        }
+        Err(io::ErrorKind::UnexpectedEof.into())
     }
 
     /// Adds the trees and commits the archive.

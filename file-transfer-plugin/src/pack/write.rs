@@ -5,17 +5,17 @@
 //! thread.
 
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Condvar, Mutex};
-use std::{io, thread};
 
 use super::flush::Flusher;
 use super::{Options, PackError};
 use crate::frame::{self, Packer};
 use crate::manifest::{Digest, Frame};
 use crate::monitor::Paced;
-use crate::workers::{lock, threads};
+use crate::workers::{lock, on_threads, threads};
 
 /// Where chunks come from.
 pub(super) trait Feed: Sync {
@@ -48,12 +48,6 @@ struct Body {
     error: Option<PackError>,
 }
 
-/// The frame of a whole chunk of zeros, made once.
-struct Zeros {
-    raw: Vec<u8>,
-    hash: Digest,
-}
-
 impl Sink<'_> {
     /// Writes all that the feed gives from `start` on; returns its frames and where they end.
     pub(super) fn run(
@@ -68,23 +62,14 @@ impl Sink<'_> {
             error: None,
         });
         let turn = Condvar::new();
-        let mut zeros = Zeros {
-            raw: vec![0; self.options.chunk as usize],
-            hash: Digest::of(b""),
-        };
-        zeros.hash = Digest::of(&zeros.raw);
-        thread::scope(|scope| {
-            for _ in 0..threads(self.options.threads).min(most) {
-                scope.spawn(|| {
-                    let panic = PackError::Compress(io::Error::other("a thread of it panicked"));
-                    let mut alarm = Alarm {
-                        body: &body,
-                        turn: &turn,
-                        error: Some(panic),
-                    };
-                    alarm.error = self.work(feed, &body, &turn, &zeros).err();
-                });
-            }
+        on_threads(threads(self.options.threads).min(most), || {
+            let panic = PackError::Compress(io::Error::other("a thread of it panicked"));
+            let mut alarm = Alarm {
+                body: &body,
+                turn: &turn,
+                error: Some(panic),
+            };
+            alarm.error = self.work(feed, &body, &turn).err();
         });
         let body = body
             .into_inner()
@@ -95,16 +80,12 @@ impl Sink<'_> {
         }
     }
 
-    fn work(
-        &self,
-        feed: &impl Feed,
-        body: &Mutex<Body>,
-        turn: &Condvar,
-        zeros: &Zeros,
-    ) -> Result<(), PackError> {
+    fn work(&self, feed: &impl Feed, body: &Mutex<Body>, turn: &Condvar) -> Result<(), PackError> {
         let mut packer = Packer::new(self.options.level).map_err(PackError::Compress)?;
         let mut hand = feed.hand();
-        let (mut raw, mut packed, mut packed_zeros) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut raw, mut packed) = (Vec::new(), Vec::new());
+        // The frame of a whole chunk of zeros, made once.
+        let mut zeros: Option<(Digest, Vec<u8>)> = None;
         loop {
             if self.paced.cancelled() {
                 return Err(PackError::Cancelled);
@@ -115,24 +96,19 @@ impl Sink<'_> {
             let Some(index) = feed.next(&mut hand, &mut raw)? else {
                 return Ok(());
             };
-            let is_zeros = raw.len() == zeros.raw.len() && frame::is_zero(&raw);
-            let hash = if is_zeros {
-                zeros.hash
-            } else {
-                Digest::of(&raw)
-            };
-            let bytes = if is_zeros {
-                if packed_zeros.is_empty() {
+            let is_zeros = raw.len() == self.options.chunk as usize && frame::is_zero(&raw);
+            let (hash, bytes) = match &mut zeros {
+                Some((hash, bytes)) if is_zeros => (*hash, bytes),
+                zeros => {
                     packer
-                        .pack(&raw, &mut packed_zeros)
+                        .pack(&raw, &mut packed)
                         .map_err(PackError::Compress)?;
+                    let hash = Digest::of(&raw);
+                    if is_zeros {
+                        *zeros = Some((hash, packed.clone()));
+                    }
+                    (hash, &mut packed)
                 }
-                &packed_zeros
-            } else {
-                packer
-                    .pack(&raw, &mut packed)
-                    .map_err(PackError::Compress)?;
-                &packed
             };
             let at = {
                 let mut body = lock(body);

@@ -4,14 +4,13 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 
 use super::{Archive, ArchiveError};
 use crate::frame;
 use crate::layout::{self, Piece, What};
 use crate::manifest::{Digest, Frame, Name};
 use crate::monitor::{Monitor, Paced, Stage};
-use crate::workers::{lock, threads};
+use crate::workers::{lock, on_threads, threads};
 
 impl Archive {
     /// Hands the bytes of each wanted frame, once they are known to be right, to one of several hands.
@@ -45,31 +44,27 @@ impl Archive {
         let jobs = Mutex::new(jobs.into_iter());
         let failed = AtomicBool::new(false);
         let error = Mutex::new(None);
-        thread::scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(|| {
-                    let mut hand = hand();
-                    let mut work = || -> Result<(), ArchiveError> {
-                        let mut opener = Opener::new(self)?;
-                        while !failed.load(Ordering::Relaxed) {
-                            if paced.cancelled() {
-                                return Err(ArchiveError::Cancelled);
-                            }
-                            let next = lock(&jobs).next();
-                            let Some((index, at, pieces)) = next else {
-                                break;
-                            };
-                            let raw = opener.open(index, at, &pieces)?;
-                            hand(&pieces, raw)?;
-                            paced.add(raw.len() as u64);
-                        }
-                        Ok(())
-                    };
-                    if let Err(first) = work() {
-                        failed.store(true, Ordering::Relaxed);
-                        lock(&error).get_or_insert(first);
+        on_threads(threads, || {
+            let mut hand = hand();
+            let mut work = || -> Result<(), ArchiveError> {
+                let mut opener = Opener::new(self)?;
+                while !failed.load(Ordering::Relaxed) {
+                    if paced.cancelled() {
+                        return Err(ArchiveError::Cancelled);
                     }
-                });
+                    let next = lock(&jobs).next();
+                    let Some((index, at, pieces)) = next else {
+                        break;
+                    };
+                    let raw = opener.open(index, at, &pieces)?;
+                    hand(&pieces, raw)?;
+                    paced.add(raw.len() as u64);
+                }
+                Ok(())
+            };
+            if let Err(first) = work() {
+                failed.store(true, Ordering::Relaxed);
+                lock(&error).get_or_insert(first);
             }
         });
         error

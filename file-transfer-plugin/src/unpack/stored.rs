@@ -13,7 +13,7 @@ use super::frames::Opener;
 use super::{Archive, ArchiveError};
 use crate::layout::{self, Piece, What};
 use crate::manifest::{Entry, Kind, Name};
-use crate::workers::lock;
+use crate::workers::{lock, on_threads};
 
 /// A frame with contents of a file: its number, where it lies, what is in it.
 type Part = (usize, u64, Vec<Piece>);
@@ -90,14 +90,10 @@ impl Stored<'_> {
             left: false,
         });
         let turn = Condvar::new();
-        thread::scope(|scope| {
-            for _ in 0..threads.clamp(1, parts.len().max(1)) {
-                scope.spawn(|| {
-                    let _bell = Bell(&progress, &turn);
-                    if let Err(error) = self.work(*entry, to, &progress, &turn) {
-                        lock(&progress).error.get_or_insert(error);
-                    }
-                });
+        on_threads(threads.clamp(1, parts.len().max(1)), || {
+            let _bell = Bell(&progress, &turn);
+            if let Err(error) = self.work(*entry, to, &progress, &turn) {
+                lock(&progress).error.get_or_insert(error);
             }
         });
         let progress = progress

@@ -39,6 +39,13 @@ fn stream(dir: &Path, expected: u64, grow: impl FnOnce(&Path)) -> (Packed, tempf
     for (name, bytes) in arrivals() {
         let size = stream.file(name, bytes.as_slice(), &Silent).unwrap();
         assert_eq!(size, bytes.len() as u64);
+        for at in [0, size / 3, size.saturating_sub(4096)] {
+            let len = (size - at).min(4096);
+            if len > 0 {
+                let back = stream.read_back(name, at, len).unwrap();
+                assert!(back == bytes[at as usize..][..len as usize]);
+            }
+        }
     }
     assert!(!out.exists());
     fs::write(images.join("core-2.img"), b"small").unwrap();

@@ -197,7 +197,8 @@ impl Criu {
         &self.version
     }
 
-    /// Starts a dump of the tree under `pid`, which asks at its end whether all is saved ([`super::Hook`]).
+    /// Starts a dump of the tree under `pid`, which hands its images out ([`super::Capture`]) and asks at its end
+    /// whether all is saved ([`super::Hook`]).
     pub(crate) fn dump(&self, pid: i32, then: Then, images: &ImageDir) -> io::Result<Child> {
         let pid = pid.to_string();
         let mut options = [
@@ -208,19 +209,21 @@ impl Criu {
             ["--action-script", hook::SCRIPT],
         ]
         .concat();
+        options.push("--stream");
         if then == Then::RunOn {
             options.push("--leave-running");
         }
         self.start("dump", images, &options)
     }
 
-    /// Starts a restore, whose root process becomes a child of this process.
-    pub(crate) fn restore(&self, images: &ImageDir) -> io::Result<Child> {
-        self.start(
-            "restore",
-            images,
-            &[["-o", RESTORE_LOG], ["--pidfile", PID_FILE], ["-d", "-S"]].concat(),
-        )
+    /// Starts a restore, whose root process becomes a child of this process. The images are in their directory, or
+    /// somebody serves them there ([`super::Serve`]).
+    pub(crate) fn restore(&self, images: &ImageDir, served: bool) -> io::Result<Child> {
+        let mut options = [["-o", RESTORE_LOG], ["--pidfile", PID_FILE], ["-d", "-S"]].concat();
+        if served {
+            options.push("--stream");
+        }
+        self.start("restore", images, &options)
     }
 
     fn start(&self, action: &str, images: &ImageDir, options: &[&str]) -> io::Result<Child> {
