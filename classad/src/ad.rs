@@ -54,6 +54,18 @@ impl ClassAd {
         parse::new_ad(text).map(ClassAd::from_arena)
     }
 
+    /// Parses ads of the new syntax that follow one another, as HTCondor and its file-transfer plugins exchange them.
+    ///
+    /// ```
+    /// let ads = classad::ClassAd::parse_all(b"[ Url = \"a://b\" ]\n[ Url = \"a://c\"; ]\n")?;
+    /// assert_eq!(ads[1].eval_str("url").as_deref(), Some("a://c"));
+    /// # Ok::<(), classad::ParseError>(())
+    /// ```
+    pub fn parse_all(text: &[u8]) -> Result<Vec<ClassAd>, ParseError> {
+        let ads = parse::new_ads(text)?.into_iter();
+        Ok(ads.map(ClassAd::from_arena).collect())
+    }
+
     /// Parses the old syntax, one `Name = expr` per line, as `condor_q -l` prints it.
     pub fn parse_old(text: &str) -> Result<ClassAd, ParseError> {
         ClassAd::parse_old_bytes(text.as_bytes())

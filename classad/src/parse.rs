@@ -157,8 +157,12 @@ fn binary(tok: Tok) -> Option<(u8, Op)> {
 
 impl<'s> Parser<'s> {
     fn new(src: &'s [u8], old: bool) -> Parser<'s> {
+        Parser::with(Lexer::new(src, old))
+    }
+
+    fn with(lexer: Lexer<'s>) -> Parser<'s> {
         Parser {
-            lexer: Lexer::new(src, old),
+            lexer,
             tok: Tok::End,
             depth: 0,
             scope: 0,
@@ -472,19 +476,45 @@ pub(crate) fn expression(src: &[u8], old: bool) -> Result<(Arena, Node)> {
 /// Parses `[ name = expr; … ]`.
 pub(crate) fn new_ad(src: &[u8]) -> Result<Arena> {
     check_size(src)?;
-    let mut parser = Parser::new(src, false);
+    let (arena, lexer) = next_ad(Lexer::new(src, false))?;
+    let mut parser = Parser::with(lexer);
+    parser.advance();
+    parser.end()?;
+    Ok(arena)
+}
+
+/// Parses ads of the new syntax that follow one another, as daemons and their plugins exchange them in files.
+pub(crate) fn new_ads(src: &[u8]) -> Result<Vec<Arena>> {
+    check_size(src)?;
+    let mut ads = Vec::new();
+    let mut lexer = Lexer::new(src, false);
+    loop {
+        let before = lexer.pos;
+        if lexer.next() == Tok::End {
+            return Ok(ads);
+        }
+        lexer.pos = before;
+        let arena;
+        (arena, lexer) = next_ad(lexer)?;
+        ads.push(arena);
+    }
+}
+
+/// The ad at the lexer's place; the lexer is behind it then.
+fn next_ad(lexer: Lexer<'_>) -> Result<(Arena, Lexer<'_>)> {
+    let mut parser = Parser::with(lexer);
     parser.advance();
     if parser.tok != Tok::OpenBracket {
         return parser.fail("`[`");
     }
-    let mut attributes = Vec::with_capacity(src.len() / 32);
+    // Many small ads may follow: the room is for one of the usual size.
+    let rest = parser.lexer.src.len() - parser.lexer.pos;
+    let mut attributes = Vec::with_capacity((rest / 32).min(512));
     parser.attributes(&mut attributes)?;
-    parser.advance();
-    parser.end()?;
     let mut arena = parser.arena;
     arena.root.fill(&mut attributes);
     arena.shrink();
-    Ok(arena)
+    Ok((arena, parser.lexer))
 }
 
 /// Parses lines of `Name = expr`; empty lines and lines that start with `#` are skipped.
