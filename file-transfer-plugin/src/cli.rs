@@ -1,10 +1,12 @@
 //! The command line of `criu-transfer`.
 
 mod gc;
+mod progress;
+mod remote;
 mod serve;
 mod unit;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -13,6 +15,7 @@ use clap::{Parser, Subcommand};
 
 use crate::manifest::{Kind, Limits};
 use crate::monitor::Log;
+use crate::remote::Error;
 use crate::unpack::Archive;
 
 /// The exit codes.
@@ -25,6 +28,10 @@ pub enum Code {
     Failed = 1,
     /// The command line was not understood. clap's own choice.
     Usage = 2,
+    /// The job has no image in that store.
+    NoImage = 4,
+    /// It could not be done, but it may work a little later.
+    Again = 11,
 }
 
 impl From<Code> for ExitCode {
@@ -39,10 +46,19 @@ Examples:
   criu-transfer inspect --json checkpoint.criu | jq .head.fingerprint
   criu-transfer verify checkpoint.criu && echo whole
   tar --zstd -tvf checkpoint.criu
+  criu-transfer push checkpoint.criu criu://ap.example.org/12.0
+  criu-transfer pull criu://ap.example.org/12.0 checkpoint.criu
+  criu-transfer ls criu://ap.example.org/ --json | jq '.[].job'
+  criu-transfer verify criu://ap.example.org/12.0
 
-Exit codes: 0 done, 1 could not be done, 2 wrong usage";
+Exit codes:
+  0   done
+  1   could not be done
+  2   wrong usage
+  4   no image of that job in the store
+  11  could not be done now, but may be a little later";
 
-/// Looks at the image of a frozen job.
+/// Looks at the image of a frozen job, and moves it to a store and back.
 #[derive(Debug, Parser)]
 #[command(name = "criu-transfer", version, after_help = EXAMPLES)]
 struct Args {
@@ -60,10 +76,38 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Reads all of an archive and compares it with its manifest
+    /// Reads all of an archive, here or in a store, and compares it with its manifest
     Verify {
+        /// The archive, or criu://HOST[:PORT]/JOB[?digest=HEX]
+        #[arg(value_name = "FILE|URL")]
+        what: String,
+        #[command(flatten)]
+        terms: remote::Terms,
+    },
+    /// Sends an archive to a store: only what that lacks
+    Push {
         /// The archive
         file: PathBuf,
+        #[command(flatten)]
+        way: remote::Way,
+    },
+    /// Gets a job's newest image, or the one that the URL names
+    Pull {
+        #[command(flatten)]
+        way: remote::Way,
+        /// Where it goes
+        #[arg(default_value = "checkpoint.criu")]
+        file: PathBuf,
+    },
+    /// Lists a job's images, or all of yours
+    Ls {
+        #[command(flatten)]
+        way: remote::Way,
+    },
+    /// Removes an image, or all of a job's
+    Rm {
+        #[command(flatten)]
+        way: remote::Way,
     },
     /// Serves the images of many jobs, on an access point
     Serve(Box<serve::Serve>),
@@ -74,46 +118,79 @@ enum Command {
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let args = Args::parse();
-    log(matches!(args.command, Command::Serve(_)));
+    log(if matches!(args.command, Command::Serve(_)) {
+        For::Service
+    } else {
+        For::Person
+    });
     match run(&args) {
-        Ok(()) => Code::Done.into(),
+        Ok(code) => code.into(),
         Err(error) => {
             // If stderr is gone there is nobody to tell.
             let _ = writeln!(io::stderr(), "criu-transfer: {error:#}");
-            Code::Failed.into()
+            let again = error
+                .downcast_ref::<Error>()
+                .is_some_and(Error::is_transient);
+            let code = if again { Code::Again } else { Code::Failed };
+            code.into()
         }
     }
 }
 
-/// A service's log is read by programs and says what it does; that of a command is read by people, who see its result.
-fn log(service: bool) {
-    let default = if service { "info" } else { "warn" };
+/// Whose a log is.
+#[derive(PartialEq)]
+enum For {
+    /// It is read by programs and says what is done.
+    Service,
+    /// He sees the result.
+    Person,
+}
+
+fn log(whose: For) {
+    let usual = match whose {
+        For::Service => "info",
+        For::Person => "warn",
+    };
     let filter = tracing_subscriber::EnvFilter::try_from_env("CRIU_TRANSFER_LOG")
-        .unwrap_or_else(|_| default.into());
+        .unwrap_or_else(|_| usual.into());
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(io::stderr().is_terminal())
         .with_writer(io::stderr);
-    if service {
+    if whose == For::Service {
         log.json().flatten_event(true).init();
     } else {
         log.init();
     }
 }
 
-fn run(args: &Args) -> anyhow::Result<()> {
+fn run(args: &Args) -> anyhow::Result<Code> {
     let mut out = io::stdout().lock();
+    let found = |found| if found { Code::Done } else { Code::NoImage };
     let done = match &args.command {
-        Command::Inspect { file, json } => inspect(file, *json, &mut out),
-        Command::Verify { file } => verify(file, &mut out),
-        Command::Gc(args) => gc::gc(args, &mut out),
+        Command::Inspect { file, json } => inspect(file, *json, &mut out).map(|()| Code::Done),
+        Command::Verify { what, terms } if what.contains("://") => {
+            remote::verify_url(what, terms, &mut out).map(found)
+        }
+        Command::Verify { what, .. } => verify(what.as_ref(), &mut out).map(|()| Code::Done),
+        Command::Push { file, way } => remote::push(way, file, &mut out).map(|()| Code::Done),
+        Command::Pull { way, file } => remote::pull(way, file, &mut out).map(found),
+        Command::Ls { way } => remote::ls(way, &mut out).map(|()| Code::Done),
+        Command::Rm { way } => remote::rm(way).map(|()| Code::Done),
+        Command::Gc(args) => gc::gc(args, &mut out).map(|()| Code::Done),
         Command::Serve(args) => {
             drop(out);
-            return serve::serve(args);
+            return serve::serve(args).map(|()| Code::Done);
         }
     };
-    match done.and_then(|()| out.flush().context("cannot write the result")) {
+    let flush = |code| {
+        out.flush()
+            .context("cannot write the result")
+            .map(|()| code)
+    };
+    match done.and_then(flush) {
         // `criu-transfer inspect | head` has got what it wanted.
-        Err(error) if is_closed_pipe(&error) => Ok(()),
+        Err(error) if is_closed_pipe(&error) => Ok(Code::Done),
         done => done,
     }
 }

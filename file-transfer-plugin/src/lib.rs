@@ -10,6 +10,9 @@
 //! | [`pack`] | trees -> chunks -> `checkpoint.criu` |
 //! | [`unpack`] | `checkpoint.criu` -> verified chunks -> trees |
 //! | [`protocol`] (feature `archive`) | what a client and the store say to each other |
+//! | [`remote`] (feature `remote`) | a store: its URL, whose token, which connection, how much patience |
+//! | [`ship`] | `checkpoint.criu` -> the chunks that a store lacks -> a committed image |
+//! | [`fetch`] | an image in a store -> verified chunks -> `checkpoint.criu` |
 //! | [`store`] (feature `store`) | the images of many jobs, on an access point |
 //! | [`cli`] (feature `cli`) | the command line of `criu-transfer` |
 //!
@@ -75,6 +78,15 @@ pub mod unpack;
 
 #[cfg(feature = "archive")]
 pub mod protocol;
+
+#[cfg(feature = "remote")]
+pub mod remote;
+
+#[cfg(feature = "remote")]
+pub mod ship;
+
+#[cfg(feature = "remote")]
+pub mod fetch;
 
 #[cfg(feature = "store")]
 pub mod store;

@@ -20,9 +20,13 @@ pub enum Stage {
     Verify,
     /// An archive is written out as trees.
     Unpack,
+    /// The chunks that a store lacks go there.
+    Ship,
+    /// Chunks come from a store.
+    Fetch,
 }
 
-/// How far a stage is, in bytes before compression.
+/// How far a stage is: in bytes before compression, and in bytes as they travel where they do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
     /// The stage.

@@ -14,6 +14,8 @@ pub use stored::Stored;
 
 use std::fs::File;
 use std::io;
+#[cfg(feature = "remote")]
+use std::os::unix::fs::FileExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -21,6 +23,8 @@ use std::time::Instant;
 use rustix::fs::OFlags;
 
 use crate::layout::Piece;
+#[cfg(feature = "remote")]
+use crate::manifest::Frame;
 use crate::manifest::{Digest, Limits, Manifest, ManifestError, Name};
 use crate::monitor::{Monitor, Stage};
 
@@ -215,6 +219,38 @@ impl Archive {
     /// The size of the file.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// The manifest's text as it stands in the archive, of which the digest was taken.
+    #[cfg(feature = "remote")]
+    pub(crate) fn manifest_json(&self) -> Result<Vec<u8>, ArchiveError> {
+        let limits = Limits::default();
+        let front = front::read(&self.file, &self.path, self.bytes, &limits)?;
+        Ok(front.json().to_vec())
+    }
+
+    /// Each frame and where it lies.
+    #[cfg(feature = "remote")]
+    pub(crate) fn frames(&self) -> impl Iterator<Item = (u64, Frame)> {
+        let frames = self.manifest.contents.frames.iter();
+        frames.scan(self.body, |end, frame| {
+            let at = *end;
+            *end += u64::from(frame.packed);
+            Some((at, *frame))
+        })
+    }
+
+    /// The bytes of the frame at `at`, unverified.
+    #[cfg(feature = "remote")]
+    pub(crate) fn read_frame(&self, at: u64, packed: u32) -> Result<Vec<u8>, ArchiveError> {
+        let mut bytes = vec![0; packed as usize];
+        self.file
+            .read_exact_at(&mut bytes, at)
+            .map_err(|source| ArchiveError::Read {
+                path: self.path.clone(),
+                source,
+            })?;
+        Ok(bytes)
     }
 
     /// Reads every byte and compares it with the manifest.
