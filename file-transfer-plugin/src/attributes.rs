@@ -13,6 +13,8 @@ pub const REASON: &str = "CRIUReason";
 pub const VERSION: &str = "CRIUVersion";
 /// The pilot's own version.
 pub const PILOT_VERSION: &str = "CRIUPilotVersion";
+/// The version of the file-transfer plugin, from the plugin itself: that a startd has it is the proof that it is registered.
+pub const TRANSFER_VERSION: &str = "CRIUTransferVersion";
 /// What code may use of this CPU, sorted and comma separated, named as in /proc/cpuinfo.
 pub const CPU_FEATURES: &str = "CRIUCpuFeatures";
 /// The CPU's maker, as CPUID spells it.

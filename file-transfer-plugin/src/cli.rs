@@ -6,6 +6,7 @@ mod remote;
 mod serve;
 mod unit;
 
+use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -15,6 +16,7 @@ use clap::{Parser, Subcommand};
 
 use crate::manifest::{Kind, Limits};
 use crate::monitor::Log;
+use crate::plugin;
 use crate::remote::Error;
 use crate::unpack::Archive;
 
@@ -51,10 +53,15 @@ Examples:
   criu-transfer ls criu://ap.example.org/ --json | jq '.[].job'
   criu-transfer verify criu://ap.example.org/12.0
 
+HTCondor runs it as a file-transfer plugin: FILETRANSFER_PLUGINS = $(FILETRANSFER_PLUGINS), /path/criu-transfer
+  criu-transfer -classad
+  criu-transfer -infile FILE -outfile FILE [-upload]
+
 Exit codes:
   0   done
   1   could not be done
   2   wrong usage
+  3   the results for HTCondor could not be written
   4   no image of that job in the store
   11  could not be done now, but may be a little later";
 
@@ -117,6 +124,10 @@ enum Command {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if plugin::is_meant(&arguments) {
+        return as_plugin(&arguments);
+    }
     let args = Args::parse();
     log(if matches!(args.command, Command::Serve(_)) {
         For::Service
@@ -137,6 +148,20 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// What HTCondor's own arguments ask for.
+fn as_plugin(arguments: &[OsString]) -> ExitCode {
+    // Before any log: HTCondor reads stderr, too, and drops a plugin that says anything else.
+    if arguments.iter().any(|argument| argument == "-classad") {
+        return match plugin::describe(&mut io::stdout()) {
+            Ok(()) => Code::Done.into(),
+            Err(_) => Code::Failed.into(),
+        };
+    }
+    log(For::HtCondor);
+    let code = plugin::run(arguments, &plugin::Store::from_environment());
+    ExitCode::from(code as u8)
+}
+
 /// Whose a log is.
 #[derive(PartialEq)]
 enum For {
@@ -144,11 +169,13 @@ enum For {
     Service,
     /// He sees the result.
     Person,
+    /// Its last 16 KB go into the starter's.
+    HtCondor,
 }
 
 fn log(whose: For) {
     let usual = match whose {
-        For::Service => "info",
+        For::Service | For::HtCondor => "info",
         For::Person => "warn",
     };
     let filter = tracing_subscriber::EnvFilter::try_from_env("CRIU_TRANSFER_LOG")

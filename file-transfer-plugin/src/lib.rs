@@ -13,6 +13,7 @@
 //! | [`remote`] (feature `remote`) | a store: its URL, whose token, which connection, how much patience |
 //! | [`ship`] | `checkpoint.criu` -> the chunks that a store lacks -> a committed image |
 //! | [`fetch`] | an image in a store -> verified chunks -> `checkpoint.criu` |
+//! | [`plugin`] | HTCondor's file-transfer plugin |
 //! | [`store`] (feature `store`) | the images of many jobs, on an access point |
 //! | [`cli`] (feature `cli`) | the command line of `criu-transfer` |
 //!
@@ -87,6 +88,9 @@ pub mod ship;
 
 #[cfg(feature = "remote")]
 pub mod fetch;
+
+#[cfg(feature = "remote")]
+pub mod plugin;
 
 #[cfg(feature = "store")]
 pub mod store;

@@ -6,4 +6,5 @@ mod server;
 mod wire;
 
 mod by_hand;
+mod plugin;
 mod trouble;
