@@ -276,6 +276,23 @@ impl Host {
         Ok(command)
     }
 
+    /// Runs a program of the machine's in the host's network, for what the host's root has no program for.
+    pub fn run_on_its_network(&self, args: &[&str]) -> Result<()> {
+        let init = self.init()?;
+        let ended = Command::new("nsenter")
+            .args(["--target", &init.pid.to_string(), "--net", "--"])
+            .args(args)
+            .env("PATH", machine::PATH)
+            .stdin(Stdio::null())
+            .output()
+            .context("run nsenter")?;
+        if !ended.status.success() {
+            let stderr = String::from_utf8_lossy(&ended.stderr);
+            bail!("{} for {}: {}", args.join(" "), self.name, stderr.trim());
+        }
+        Ok(())
+    }
+
     /// Runs a program to its end on the host; what it printed, or an error with that.
     pub fn run(&self, user: User, dir: &str, args: &[&str]) -> Result<String> {
         let ended = self

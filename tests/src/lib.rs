@@ -14,6 +14,7 @@
 //! | `daemons` | a host and a configuration -> HTCondor's daemons on it |
 //! | [`pool`] | [`spec::Spec`] -> a running [`pool::Pool`] |
 //! | [`equipped`] | our programs on execution points and in jobs |
+//! | [`store`] | a store for checkpoint images on an access point |
 //! | [`submit`] | [`submit::Submit`] -> [`job::Job`] |
 //! | [`events`] | event log -> [`events::Event`]s, by the pilot's own reader |
 //! | [`job`] | a job -> its starts, evictions, end, output |
@@ -53,6 +54,8 @@ pub mod pool;
 pub mod submit;
 
 pub mod equipped;
+
+pub mod store;
 
 pub use pilot::event_log as events;
 

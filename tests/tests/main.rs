@@ -12,5 +12,6 @@ mod pilot_probe;
 mod pool;
 mod programs;
 mod report;
+mod store_lane;
 mod survive;
 mod traces;
