@@ -79,7 +79,8 @@ pub(crate) fn drop_groups(dir: &Path) -> Result<(), ImageError> {
 fn core_without_groups(image: &[u8]) -> Result<Vec<u8>, &'static str> {
     let word = |at: usize| -> Result<u32, &'static str> {
         let bytes = image.get(at..at + 4).ok_or("cut short")?;
-        Ok(u32::from_le_bytes(bytes.try_into().expect("four bytes")))
+        let word = u32::from_le_bytes(bytes.try_into().expect("four bytes"));
+        Ok::<u32, &'static str>(word)
     };
     if word(0)? != COMMON_MAGIC || word(4)? != CORE_MAGIC {
         return Err("wrong magic");
