@@ -85,6 +85,14 @@ impl<'a> Paced<'a> {
         self.monitor.cancelled()
     }
 
+    /// How many bytes are not done.
+    #[cfg(feature = "remote")]
+    pub(crate) fn left(&self) -> u64 {
+        let state = self.state.lock();
+        let done = state.unwrap_or_else(|poisoned| poisoned.into_inner()).0;
+        self.total.saturating_sub(done)
+    }
+
     /// `bytes` more are done.
     pub fn add(&self, bytes: u64) {
         // A panic elsewhere must not become a second one here: the counter is right whoever held the lock.

@@ -34,7 +34,7 @@ use bytes::Bytes;
 
 use crate::manifest::{Frame, Limits};
 use crate::monitor::{Monitor, Paced, Stage};
-use crate::protocol::{Admission, Chunk};
+use crate::protocol::{Admission, Chunk, Job};
 use crate::remote::{Commit, Effort, Error, Moved, Options, Remote, Requests};
 use crate::unpack::Archive;
 use crate::workers::lock;
@@ -73,26 +73,24 @@ pub fn ship(
     let mut missing = effort.persist(|| requests.missing(&names))?;
 
     let sent = Sent::default();
-    let mut ticket = None;
+    let turn = Turn::default();
     for round in 0..ROUNDS {
         if round == 0 || !missing.is_empty() {
-            let admission = Admission {
-                bytes: missing.iter().map(|chunk| u64::from(chunk.packed)).sum(),
-                seconds: effort.left().as_secs(),
-                job: Some(job.clone()),
-            };
-            let granted = effort.persist(|| requests.admission(&admission))?;
-            ticket = Some(granted).filter(|ticket| !ticket.is_empty());
+            let bytes = missing.iter().map(|chunk| u64::from(chunk.packed)).sum();
+            let held = turn.ticket();
+            effort.persist(|| turn.renew(&held, job, bytes, &effort, &mut requests))?;
         }
         let load = Load {
             archive: &archive,
             remote,
             effort: &effort,
-            ticket: ticket.as_deref(),
+            job,
+            turn: &turn,
             sent: &sent,
         };
         load.send(&missing, &places, options.connections, monitor)?;
         let commit = effort.persist(|| {
+            let ticket = turn.ticket();
             requests.commit(job, archive.digest(), manifest.clone(), ticket.as_deref())
         })?;
         match commit {
@@ -116,6 +114,37 @@ pub fn ship(
     })
 }
 
+/// Our turn at the store. It ends there when it is not used for a while, as on a slow network: then another is asked for.
+#[derive(Default)]
+struct Turn(Mutex<Option<String>>);
+
+impl Turn {
+    fn ticket(&self) -> Option<String> {
+        lock(&self.0).clone()
+    }
+
+    /// Asks for another in the place of `held`, unless another connection has done so.
+    fn renew(
+        &self,
+        held: &Option<String>,
+        job: &Job,
+        bytes: u64,
+        effort: &Effort<'_>,
+        requests: &mut Requests<'_>,
+    ) -> Result<(), Error> {
+        let mut ticket = lock(&self.0);
+        if *ticket != *held {
+            return Ok(());
+        }
+        *ticket = Some(requests.admission(&Admission {
+            bytes,
+            seconds: effort.left().as_secs(),
+            job: Some(job.clone()),
+        })?);
+        Ok(())
+    }
+}
+
 #[derive(Default)]
 struct Sent {
     bytes: AtomicU64,
@@ -127,7 +156,8 @@ struct Load<'a> {
     archive: &'a Archive,
     remote: &'a Remote,
     effort: &'a Effort<'a>,
-    ticket: Option<&'a str>,
+    job: &'a Job,
+    turn: &'a Turn,
     sent: &'a Sent,
 }
 
@@ -183,9 +213,21 @@ impl Load<'_> {
             };
             let bytes = Bytes::from(self.archive.read_frame(at, frame.packed)?);
             let chunk = Chunk::from(frame);
-            self.effort
-                .persist(|| requests.put_chunk(chunk, frame.raw, bytes.clone(), self.ticket))?;
             let packed = u64::from(frame.packed);
+            self.effort.persist(|| {
+                let ticket = self.turn.ticket();
+                let put = requests.put_chunk(chunk, frame.raw, bytes.clone(), ticket.as_deref());
+                match put {
+                    Err(Error::Busy { status: 429, .. }) => {
+                        let left = paced.left();
+                        self.turn
+                            .renew(&ticket, self.job, left, self.effort, &mut requests)?;
+                        let ticket = self.turn.ticket();
+                        requests.put_chunk(chunk, frame.raw, bytes.clone(), ticket.as_deref())
+                    }
+                    put => put,
+                }
+            })?;
             self.sent.bytes.fetch_add(packed, Ordering::Relaxed);
             self.sent.chunks.fetch_add(1, Ordering::Relaxed);
             paced.add(packed);

@@ -35,10 +35,15 @@ impl Server {
     }
 
     pub(crate) fn at(dir: &Path, listen: &str) -> Self {
+        Self::with(dir, listen, &[])
+    }
+
+    pub(crate) fn with(dir: &Path, listen: &str, options: &[&str]) -> Self {
         let mut child = criu_transfer()
             .args(["serve", "--anonymous", "--low-water", "1M"])
             .args(["--listen", listen, "--dir"])
             .arg(dir)
+            .args(options)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()

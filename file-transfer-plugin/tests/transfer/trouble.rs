@@ -179,3 +179,30 @@ fn whoever_wants_it_to_end_is_obeyed_at_once() {
     assert!(matches!(stopped, Err(Error::Stopped)), "{stopped:?}");
     assert!(start.elapsed() < Duration::from_secs(5));
 }
+
+#[test]
+fn uploads_that_have_to_wait_for_their_turn_all_get_it() {
+    let temp = tempfile::tempdir().unwrap();
+    let store = temp.path().join("store");
+    let server = Server::with(&store, "127.0.0.1:0", &["--uploads", "1"]);
+    let jobs = 0..6u64;
+    std::thread::scope(|scope| {
+        for job in jobs.clone() {
+            let (path, url) = (
+                temp.path().join(job.to_string()),
+                server.url(&format!("{job}.0")),
+            );
+            scope.spawn(move || {
+                make(&path, 1, job * 100..job * 100 + 20);
+                ship(&path, &remote(&url), &options(), &Silent).unwrap();
+            });
+        }
+    });
+    for job in jobs {
+        let (path, url) = (temp.path().join("there"), server.url(&format!("{job}.0")));
+        let got = fetch(&remote(&url), &path, &options(), &Silent)
+            .unwrap()
+            .unwrap();
+        is_whole(&path, got.digest.unwrap());
+    }
+}
