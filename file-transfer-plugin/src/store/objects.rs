@@ -2,11 +2,16 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
+use object_store::RetryConfig;
 use object_store::aws::AmazonS3Builder;
 
 use super::backend::Backend;
 use super::error::StoreError;
+
+/// How long it may be away before a request fails. A client waits for half a minute, and then tries again itself.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Opens it. That it answers is seen when it is listed.
 pub(super) fn open(url: &str) -> Result<Backend, StoreError> {
@@ -22,6 +27,11 @@ pub(super) fn open(url: &str) -> Result<Backend, StoreError> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let objects = AmazonS3Builder::from_env()
         .with_bucket_name(bucket)
+        .with_retry(RetryConfig {
+            max_retries: 4,
+            retry_timeout: PATIENCE,
+            ..RetryConfig::default()
+        })
         .build()
         .map_err(|error| StoreError::Open {
             what: url.into(),

@@ -57,19 +57,16 @@ impl Verifier {
     fn new() -> Result<Self, StoreError> {
         Ok(Self {
             zstd: zstd::bulk::Decompressor::new().map_err(|_| StoreError::Task)?,
-            raw: Vec::with_capacity(Limits::default().frame as usize),
+            raw: vec![0; Limits::default().frame as usize],
         })
     }
 
     fn is(&mut self, chunk: Chunk, raw: usize, frame: &[u8]) -> bool {
-        self.raw.clear();
-        let room = raw.min(self.raw.capacity());
         // Into room for `raw` bytes and not one more, whatever the frame claims.
-        let mut exact = std::mem::take(&mut self.raw);
-        exact.resize(room, 0);
-        let unpacked = self.zstd.decompress_to_buffer(frame, &mut exact[..]);
-        let right = unpacked.is_ok_and(|len| len == raw && Digest::of(&exact[..len]) == chunk.hash);
-        self.raw = exact;
-        right
+        let Some(room) = self.raw.get_mut(..raw) else {
+            return false;
+        };
+        let unpacked = self.zstd.decompress_to_buffer(frame, room);
+        unpacked.is_ok_and(|len| len == raw && Digest::of(room) == chunk.hash)
     }
 }

@@ -9,6 +9,7 @@ mod collect;
 mod hostile;
 mod images;
 mod kill;
+mod objects;
 mod page;
 mod room;
 mod tls;

@@ -34,7 +34,8 @@ impl Server {
         Self::spawn(way, dir)
     }
 
-    fn spawn(mut command: Command, dir: &Path) -> Self {
+    /// Runs a command that serves.
+    pub(crate) fn spawn(mut command: Command, dir: &Path) -> Self {
         let log = dir.with_extension("log");
         let errors = File::options()
             .append(true)
@@ -109,7 +110,7 @@ pub(crate) fn eventually(what: &str, mut so: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(30);
     while !so() {
         assert!(Instant::now() < end, "not in time: {what}");
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
