@@ -1,6 +1,8 @@
 //! Tests on real pools.
 #![forbid(unsafe_code)]
 
+mod bundle;
+mod cpus;
 mod demo;
 mod glidein;
 mod pilot_advertise;
