@@ -1,5 +1,6 @@
 //! Our programs as they are shipped: static, so that one file runs on every node and in every container.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -12,7 +13,8 @@ use crate::roots::{self, HtCondor};
 /// The programs.
 pub const NAMES: [&str; 3] = ["criu-starter", "criu-pilot", "criu-transfer"];
 
-const MUSL: &str = "x86_64-unknown-linux-musl";
+/// The target of the static programs.
+pub(crate) const MUSL: &str = "x86_64-unknown-linux-musl";
 const GNU: &str = "x86_64-unknown-linux-gnu";
 
 /// The directory with the static programs, built now where they are not up to date.
@@ -28,9 +30,11 @@ pub fn dir() -> Result<&'static Path> {
 /// Built apart from the programs, for they are of this package: in one build each change here would make theirs slower.
 fn of_this_package() -> Result<&'static Path> {
     static DIR: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    DIR.get_or_init(|| build(&["sieve", "specimens"]).map_err(|error| format!("{error:#}")))
-        .as_deref()
-        .map_err(|error| anyhow!("{error}"))
+    DIR.get_or_init(|| {
+        build(&["sieve", "specimens", "cpu-guest"]).map_err(|error| format!("{error:#}"))
+    })
+    .as_deref()
+    .map_err(|error| anyhow!("{error}"))
 }
 
 /// The demo's job.
@@ -43,18 +47,28 @@ pub fn specimens() -> Result<PathBuf> {
     Ok(of_this_package()?.join("specimens"))
 }
 
+/// The first process on another CPU.
+pub fn cpu_guest() -> Result<PathBuf> {
+    Ok(of_this_package()?.join("cpu-guest"))
+}
+
+/// The programs once more, from a copy of the sources and into another directory.
+pub fn build_elsewhere(sources: &Path, built: &Path) -> Result<PathBuf> {
+    musl()?;
+    cargo_build(&NAMES, MUSL, sources, built)
+}
+
 fn build(names: &[&str]) -> Result<PathBuf> {
-    match musl() {
-        Ok(()) => cargo_build(names, MUSL, &[("CC_x86_64_unknown_linux_musl", "musl-gcc")]),
+    // A directory of its own: other flags in the shared one would rebuild all of it each time.
+    let built = machine::target_dir().join("static");
+    let target = match musl() {
+        Ok(()) => MUSL,
         Err(error) => {
             eprintln!("no musl target ({error:#}): linking statically against glibc instead");
-            cargo_build(
-                names,
-                GNU,
-                &[("RUSTFLAGS", "-C target-feature=+crt-static")],
-            )
+            GNU
         }
-    }
+    };
+    cargo_build(names, target, machine::workspace(), &built)
 }
 
 /// Makes sure that there is a musl target and a C compiler for it.
@@ -70,16 +84,15 @@ fn musl() -> Result<()> {
     Ok(())
 }
 
-fn cargo_build(names: &[&str], target: &str, environment: &[(&str, &str)]) -> Result<PathBuf> {
-    // A directory of its own: other flags in the shared one would rebuild all of it each time.
-    let built = machine::target_dir().join("static");
+fn cargo_build(names: &[&str], target: &str, sources: &Path, built: &Path) -> Result<PathBuf> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
         .args(["build", "--release", "--quiet", "--target", target])
         .arg("--target-dir")
-        .arg(&built)
-        .current_dir(machine::workspace())
-        .envs(environment.iter().copied())
+        .arg(built)
+        .current_dir(sources)
+        .env("CC_x86_64_unknown_linux_musl", "musl-gcc")
+        .env("CARGO_ENCODED_RUSTFLAGS", flags(target, sources))
         .stdin(Stdio::null());
     for name in names {
         cargo.args(["--bin", name]);
@@ -97,6 +110,28 @@ fn cargo_build(names: &[&str], target: &str, environment: &[(&str, &str)]) -> Re
     Ok(built.join(target).join("release"))
 }
 
+/// Nothing of this machine's directories goes into a program, so that it is the same wherever it is built.
+fn flags(target: &str, sources: &Path) -> OsString {
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
+    let mut flags = OsString::new();
+    for (dir, name) in [(home.as_deref(), "/cargo"), (Some(sources), "/sources")] {
+        if let Some(dir) = dir {
+            // Cargo separates encoded flags by this.
+            flags.push("--remap-path-prefix=");
+            flags.push(dir);
+            flags.push(format!("={name}\x1f"));
+        }
+    }
+    let rest = if target == GNU {
+        "-Ctarget-feature=+crt-static"
+    } else {
+        "-Cstrip=debuginfo"
+    };
+    flags.push(rest);
+    flags
+}
+
 /// A CRIU with its own loader and libraries, made of a root's, beside the programs in `dir`.
 ///
 /// The node's own may be too old, and Debian 12 has none that works without privileges.
@@ -109,29 +144,31 @@ pub fn bundle_criu(dir: &Path) -> Result<()> {
     let new = dir.join(format!("criu-bundle.{}", std::process::id()));
     std::fs::create_dir_all(new.join("bin"))?;
     std::fs::create_dir_all(new.join("lib"))?;
-    let copy = |from: &Path, to: PathBuf| {
-        std::fs::copy(from, &to).with_context(|| format!("cannot copy {}", from.display()))
-    };
-    copy(&root.join("usr/sbin/criu"), new.join("bin/criu"))?;
-    let needed = output(
-        Command::new("chroot")
-            .arg(&root)
-            .args(["ldd", "/usr/sbin/criu"]),
-    )?;
-    for library in needed
-        .split_whitespace()
-        .filter(|word| word.starts_with('/'))
-    {
-        let name = Path::new(library)
-            .file_name()
-            .context("a library has a name")?;
-        copy(&root.join(&library[1..]), new.join("lib").join(name))?;
+    for part in parts_of_criu(&root)? {
+        let from = root.join(part.trim_start_matches('/'));
+        let name = from.file_name().context("a file has a name")?;
+        let kind = if name == "criu" { "bin" } else { "lib" };
+        std::fs::copy(&from, new.join(kind).join(name))
+            .with_context(|| format!("cannot copy {}", from.display()))?;
     }
     // Another process may have been quicker, with the same result.
     if std::fs::rename(&new, &bundle).is_err() {
         std::fs::remove_dir_all(&new)?;
     }
     Ok(())
+}
+
+/// CRIU, its libraries and its loader in a root, as the root calls them.
+pub(crate) fn parts_of_criu(root: &Path) -> Result<Vec<String>> {
+    const CRIU: &str = "/usr/sbin/criu";
+    let needed = output(Command::new("chroot").arg(root).args(["ldd", CRIU]))?;
+    let libraries = needed.split_whitespace();
+    let libraries = libraries.filter(|word| word.starts_with('/'));
+    Ok([CRIU]
+        .into_iter()
+        .chain(libraries)
+        .map(str::to_owned)
+        .collect())
 }
 
 fn output(command: &mut Command) -> Result<String> {

@@ -4,8 +4,10 @@
 //! |---|---|
 //! | [`mod@require`] | machine -> "this test can run here", or why not |
 //! | [`machine`] | machine -> the commands that the rest calls |
+//! | [`scratch`] | nothing -> a directory for a while |
 //! | [`roots`] | a distribution's name -> an unpacked root with HTCondor and CRIU, cached |
 //! | [`binaries`] | the workspace -> our programs, static, and a CRIU to go with them |
+//! | [`bundle`] | our programs and that CRIU -> one file for a node |
 //! | [`state`] | pools directory -> which pools live, which are leftovers; leftovers -> nothing |
 //! | [`users`] | alice, bob and the pilot |
 //! | [`host`] | root -> a host: namespaces over an overlay, on the pool's bridge |
@@ -19,6 +21,7 @@
 //! | [`events`] | event log -> [`events::Event`]s, by the pilot's own reader |
 //! | [`job`] | a job -> its starts, evictions, end, output |
 //! | [`specimens`] | small programs, each with one kind of state that a freeze must keep |
+//! | [`cpus`] | emulated CPUs -> what a job that moves between them does |
 //! | [`wait`] | a condition and a limit -> its value, or the logs that matter ([`logs`]) |
 //! | [`cli`] | the `pool` command |
 //! | [`demo`] | the `cargo demo` command and its job |
@@ -33,9 +36,13 @@ pub mod machine;
 
 mod lock;
 
+pub mod scratch;
+
 pub mod roots;
 
 pub mod binaries;
+
+pub mod bundle;
 
 pub mod state;
 
@@ -62,6 +69,8 @@ pub use pilot::event_log as events;
 pub mod job;
 
 pub mod specimens;
+
+pub mod cpus;
 
 pub mod wait;
 

@@ -5,6 +5,8 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
+use crate::cpus::kernel;
+use crate::machine;
 use crate::roots::{self, HtCondor};
 
 /// Ends the test here, visibly, unless the machine has all that is named: `require!(root, namespaces, roots)`.
@@ -99,4 +101,18 @@ pub fn roots() -> Need {
             .map_err(|error| format!("no root for HTCondor {version}: {error:#}"))?;
     }
     Ok(())
+}
+
+/// Programs can be compiled from C, for this libc and for musl's.
+pub fn compilers() -> Need {
+    machine::need(&[("musl-gcc", "musl-tools"), ("gcc", "gcc")])
+        .map_err(|error| format!("{error:#}"))
+}
+
+/// Other CPUs can be emulated, with a kernel of Debian's.
+pub fn emulator() -> Need {
+    compilers()?;
+    machine::need(&[("qemu-system-x86_64", "qemu-system-x86")])
+        .and_then(|()| kernel::get().map(drop))
+        .map_err(|error| format!("no other CPUs: {error:#}"))
 }

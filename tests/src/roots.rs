@@ -52,10 +52,11 @@ impl HtCondor {
         packages
     }
 
-    /// Its suite and a digest (FNV-1a) of its packages.
+    /// Its suite and a digest (FNV-1a) of what is unpacked.
     fn root_name(self) -> String {
-        let digest = self
-            .packages()
+        let mut contents = self.packages();
+        contents.push("copyright");
+        let digest = contents
             .join(",")
             .bytes()
             .fold(0xcbf2_9ce4_8422_2325_u64, |digest, byte| {
@@ -131,9 +132,10 @@ fn build(version: HtCondor, root: &Path) -> Result<()> {
         // sid's Release file may be past its date where a mirror lags behind.
         .arg("--aptopt=Acquire::Check-Valid-Until \"false\"")
         .arg("--aptopt=Acquire::Retries \"3\"")
-        // Documentation and translations are never looked at in a host.
+        // Documentation and translations are never looked at in a host, but whose work it is goes with the bundle.
         .args([
             "--dpkgopt=path-exclude=/usr/share/doc/*",
+            "--dpkgopt=path-include=/usr/share/doc/*/copyright",
             "--dpkgopt=path-exclude=/usr/share/locale/*",
         ])
         .arg(format!("--include={}", version.packages().join(",")))

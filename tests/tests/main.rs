@@ -1,7 +1,9 @@
 //! Tests on real pools.
 #![forbid(unsafe_code)]
 
+mod bundle;
 mod by_hand;
+mod cpus;
 mod demo;
 mod glidein;
 mod images;

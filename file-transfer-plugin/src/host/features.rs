@@ -2,6 +2,10 @@
 //!
 //! Only what code can use and may be lacking elsewhere: not what every x86-64 has, nor what is the kernel's business. Names
 //! are those of /proc/cpuinfo. All of them together fit into one delayed update of a job's ad (990 bytes).
+//!
+//! Hints are no features here: code that uses `erms`, `fsrm` and their like, `hle`, `cldemote` or `3dnowprefetch` is right on
+//! every CPU, for it is `rep movsb`, a prefix that is ignored, an instruction that does nothing. A first Zen lacks `erms`, and
+//! goes on with what a Haswell began: tests/cpus.json.
 
 use std::collections::BTreeSet;
 
@@ -58,10 +62,8 @@ const FEATURES: &[Group] = &[
         Ebx,
         &[
             (3, "bmi1", NONE),
-            (4, "hle", NONE),
             (5, "avx2", AVX),
             (8, "bmi2", NONE),
-            (9, "erms", NONE),
             (11, "rtm", NONE),
             (16, "avx512f", AVX512),
             (17, "avx512dq", AVX512),
@@ -94,7 +96,6 @@ const FEATURES: &[Group] = &[
             (12, "avx512_bitalg", AVX512),
             (14, "avx512_vpopcntdq", AVX512),
             (22, "rdpid", NONE),
-            (25, "cldemote", NONE),
             (27, "movdiri", NONE),
             (28, "movdir64b", NONE),
         ],
@@ -106,7 +107,6 @@ const FEATURES: &[Group] = &[
         &[
             (2, "avx512_4vnniw", AVX512),
             (3, "avx512_4fmaps", AVX512),
-            (4, "fsrm", NONE),
             (8, "avx512_vp2intersect", AVX512),
             (14, "serialize", NONE),
             (16, "tsxldtrk", NONE),
@@ -127,9 +127,6 @@ const FEATURES: &[Group] = &[
             (4, "avx_vnni", AVX),
             (5, "avx512_bf16", AVX512),
             (7, "cmpccxadd", NONE),
-            (10, "fzrm", NONE),
-            (11, "fsrs", NONE),
-            (12, "fsrc", NONE),
             (21, "amx_fp16", AMX),
             (23, "avx_ifma", AVX),
         ],
@@ -166,7 +163,6 @@ const FEATURES: &[Group] = &[
             (5, "abm", NONE),
             (6, "sse4a", NONE),
             (7, "misalignsse", NONE),
-            (8, "3dnowprefetch", NONE),
             (11, "xop", AVX),
             (16, "fma4", AVX),
             (21, "tbm", NONE),
