@@ -31,7 +31,7 @@ fn age(path: &Path, days: u64) {
     File::open(path).unwrap().set_modified(then).unwrap();
 }
 
-/// A `condor_q` that knows these jobs. HTCondor itself is asked in the tests of the pool.
+/// With a `condor_q` that knows these jobs, or fails.
 fn gc(dir: &Path, options: &[&str], queue: Option<&str>) -> (i32, String, String) {
     let bin = dir.with_extension("bin");
     fs::create_dir_all(&bin).unwrap();
