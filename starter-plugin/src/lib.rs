@@ -7,6 +7,7 @@
 //! | [`cli`](main) | the command line |
 //! | `job` | ads, environment and signal, as the starter hands them over |
 //! | `sandbox`, `stubborn` | the scratch directory, so arranged that one file leaves it |
+//! | `outputs` | the outputs that the job's submit file names, at an eviction |
 //! | `present` | what a thawed job's environment does not tell it |
 //! | `restore` | which image to go on from |
 //! | `launch`, `namespaces` | the job's own little machine |
@@ -36,6 +37,7 @@ mod cli;
 mod exit_code;
 
 mod job;
+mod outputs;
 mod present;
 mod sandbox;
 mod stubborn;

@@ -31,7 +31,7 @@ use crate::stubborn;
 pub(crate) const ARCHIVE: &str = "checkpoint.criu";
 
 /// An older image.
-const OLDER: &str = "checkpoint.criu.older";
+pub(crate) const OLDER: &str = "checkpoint.criu.older";
 
 /// Our directory in the scratch directory.
 pub(crate) const WORK: &str = ".criu";

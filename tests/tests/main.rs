@@ -6,6 +6,7 @@ mod demo;
 mod glidein;
 mod images;
 mod images_home;
+mod outputs;
 mod pilot_advertise;
 mod pilot_configure;
 mod pilot_probe;
