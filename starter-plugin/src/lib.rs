@@ -5,6 +5,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`cli`](main) | the command line |
+//! | `prepare` | the starter's hook: this program before the job's |
 //! | `job` | ads, environment and signal, as the starter hands them over |
 //! | `sandbox`, `stubborn` | the scratch directory, so arranged that one file leaves it |
 //! | `outputs` | the outputs that the job's submit file names, at an eviction |
@@ -35,6 +36,8 @@
 
 mod cli;
 mod exit_code;
+
+mod prepare;
 
 mod job;
 mod outputs;

@@ -11,6 +11,7 @@ mod pilot_advertise;
 mod pilot_configure;
 mod pilot_probe;
 mod pool;
+mod prepare;
 mod programs;
 mod report;
 mod survive;
