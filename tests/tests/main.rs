@@ -3,6 +3,7 @@
 
 mod by_hand;
 mod demo;
+mod evictions;
 mod glidein;
 mod images;
 mod images_home;
