@@ -1,6 +1,7 @@
 //! The command line of `criu-starter`.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -10,6 +11,7 @@ use nix::sys::signal::Signal;
 use crate::exit_code::{self, ExitCode};
 use crate::init::Exit;
 use crate::job::Job;
+use crate::prepare::prepare;
 use crate::running::{End, StartFailed};
 use crate::{by_hand, log, period, supervise, sys};
 
@@ -90,6 +92,16 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// The starter's prepare-job hook: put `run` before a job with WantCRIU
+    ///
+    /// Reads the job's ad and prints what is to be changed in it; nothing for a
+    /// job without `WantCRIU = true`. `criu-pilot configure ep` prints the lines
+    /// of HTCondor's configuration that name it.
+    Prepare {
+        /// The slot's own hook, which is run before with the same ad
+        #[arg(long, value_name = "HOOK")]
+        then: Option<PathBuf>,
+    },
     /// Print the version of the CRIU that `run` would use
     CriuVersion,
 }
@@ -114,6 +126,7 @@ pub fn main() -> std::process::ExitCode {
         Command::Restore { images } => supervised(images, Job::to_be_restored),
         Command::Dump { keep_running, job } => by_hand::dump(&job, keep_running),
         Command::Preflight { pid, json } => by_hand::preflight(pid, json),
+        Command::Prepare { then } => prepare(then.as_deref()),
         Command::CriuVersion => criu_version(),
     }
 }

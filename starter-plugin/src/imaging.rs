@@ -22,7 +22,7 @@ use crate::job::Job;
 use crate::plan::{self, Cost, Last, Rung};
 use crate::running::{End, Running, announce};
 use crate::sandbox::Sandbox;
-use crate::{budget, measure, vacate};
+use crate::{budget, measure, outputs, vacate};
 
 /// The part of a slot's time that is left for the way home, at the most: with less, nothing would be frozen at all.
 const MOST_FOR_SENDING: f64 = 0.7;
@@ -155,6 +155,7 @@ impl Running {
         {
             self.init.end();
             announce(|chirp| last.announce(chirp, &self.notes.digests));
+            outputs::leave_image(job, sandbox)?;
             sandbox.remove()?;
             return Ok(Left::Frozen);
         }
@@ -169,6 +170,7 @@ impl Running {
         match taken {
             Ok(taken) => {
                 announce(|chirp| taken.packed.announce(chirp, &self.notes.digests));
+                outputs::leave_image(job, sandbox)?;
                 sandbox.remove()?;
                 Ok(Left::Frozen)
             }

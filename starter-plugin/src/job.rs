@@ -20,7 +20,7 @@ use crate::period::Interval;
 use crate::sandbox::ARCHIVE;
 
 /// An ad of HTCondor's is some ten kilobytes.
-const AD_LIMIT: u64 = 4 << 20;
+pub(crate) const AD_LIMIT: u64 = 4 << 20;
 
 /// Where the starter says that the job's ad is.
 const JOB_AD: &str = "_CONDOR_JOB_AD";

@@ -5,8 +5,10 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`cli`](main) | the command line |
+//! | `prepare` | the starter's hook: this program before the job's |
 //! | `job` | ads, environment and signal, as the starter hands them over |
 //! | `sandbox`, `stubborn` | the scratch directory, so arranged that one file leaves it |
+//! | `outputs` | the outputs that the job's submit file names, at an eviction |
 //! | `present` | what a thawed job's environment does not tell it |
 //! | `restore` | which image to go on from |
 //! | `launch`, `namespaces` | the job's own little machine |
@@ -37,7 +39,10 @@
 mod cli;
 mod exit_code;
 
+mod prepare;
+
 mod job;
+mod outputs;
 mod present;
 mod sandbox;
 mod stubborn;

@@ -10,6 +10,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::time::SystemTime;
 
 /// A copy at a time; the rest waits for the next turn, so that signals do not.
 const TURN: u64 = 1 << 20;
@@ -73,6 +74,11 @@ impl Relay {
     /// Hands on all that is there.
     pub(crate) fn finish(&mut self) -> io::Result<()> {
         while self.turn()? {}
+        // HTCondor sends home what has changed here: an output that came from SPOOL and got
+        // nothing more would be missed.
+        if self.to.metadata()?.is_file() {
+            self.to.set_modified(SystemTime::now())?;
+        }
         Ok(())
     }
 

@@ -7,6 +7,7 @@
 //! SCRATCH/.criu/{shm,tmp}       its /dev/shm and /tmp
 //! SCRATCH/.criu/images          CRIU's images
 //! SCRATCH/.criu/log             our own log
+//! SCRATCH/.criu-bin             our programs, where the slot's prepare hook put them
 //! ```
 //!
 //! Inputs are moved in before the job starts and results out after it ended.
@@ -31,10 +32,13 @@ use crate::stubborn;
 pub(crate) const ARCHIVE: &str = "checkpoint.criu";
 
 /// An older image.
-const OLDER: &str = "checkpoint.criu.older";
+pub(crate) const OLDER: &str = "checkpoint.criu.older";
 
 /// Our directory in the scratch directory.
 pub(crate) const WORK: &str = ".criu";
+
+/// Where the prepare hook puts our programs. HTCondor sends no directory home that nobody named.
+pub(crate) const TOOLS: &str = ".criu-bin";
 
 /// The trees of an archive: their names in it, which are also those below `WORK`.
 pub(crate) const TREES: [&str; 4] = ["images", "srv", "shm", "tmp"];
@@ -150,14 +154,17 @@ impl Sandbox {
         let mut inputs = Vec::new();
         let srv = self.tree("srv");
         for (name, meta) in self.the_jobs_files()? {
+            let from = self.scratch.join(&name);
+            match stubborn::rename(&from, &srv.join(&name)) {
+                // Something is mounted there: apptainer's /tmp in its working directory.
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => continue,
+                other => other.map_err(failed("move into the sandbox", &from))?,
+            }
             if meta.is_file()
                 && let Some(path) = name.to_str()
             {
                 inputs.push(input(path, &meta));
             }
-            let from = self.scratch.join(&name);
-            stubborn::rename(&from, &srv.join(&name))
-                .map_err(failed("move into the sandbox", &from))?;
         }
         Ok(inputs)
     }
@@ -242,7 +249,7 @@ impl Sandbox {
 
 /// Whether a top-level name belongs to the starter or to us.
 pub(crate) fn is_htcondors(name: &OsStr) -> bool {
-    const OURS: [&str; 2] = [WORK, "condor_exec.exe"];
+    const OURS: [&str; 2] = [WORK, TOOLS];
     const PREFIXES: [&str; 9] = [
         ARCHIVE, // and its temporary twin
         "_condor_",
@@ -311,20 +318,18 @@ mod tests {
     #[test]
     fn inputs_go_in_and_the_starters_files_stay() {
         let dir = tempfile::tempdir().unwrap();
-        for name in [
-            "job",
-            ".hidden",
-            "_condor_stdout",
-            ".job.ad",
-            "condor_exec.exe",
-        ] {
+        for name in ["job", ".hidden", "_condor_stdout", ".job.ad"] {
             write(dir.path().join(name), name);
         }
+        // The job's own program, behind the prepare hook; else it is this one, which stays.
+        write(dir.path().join("condor_exec.exe"), "its program");
+        fs::create_dir(dir.path().join(TOOLS)).unwrap();
         let sandbox = Sandbox::create(dir.path()).unwrap();
         let inputs = sandbox.take_in().unwrap();
-        assert_eq!(names(&sandbox.tree("srv")), [".hidden", "job"]);
-        assert_eq!(inputs.len(), 2);
-        let left = [".criu", ".job.ad", "_condor_stdout", "condor_exec.exe"];
+        let moved = [".hidden", "condor_exec.exe", "job"];
+        assert_eq!(names(&sandbox.tree("srv")), moved);
+        assert_eq!(inputs.len(), 3);
+        let left = [".criu", ".criu-bin", ".job.ad", "_condor_stdout"];
         assert_eq!(names(dir.path()), left);
     }
 

@@ -28,7 +28,7 @@ use crate::signals::Signals;
 use crate::thaw::{self, Thawed};
 use crate::vacate;
 use crate::watch::Watched;
-use crate::{log, sys};
+use crate::{log, outputs, sys};
 
 /// A job that was started this often and fails again for a reason of ours ends
 /// with our exit code, for a person to see, instead of going round for ever.
@@ -36,6 +36,7 @@ const STARTS_IN_VAIN: u32 = 50;
 
 /// Runs the job of this directory or slot, from its image if there is one.
 pub(crate) fn run(job: &Job) -> Result<End> {
+    outputs::take_image(job)?;
     let criu = match find_criu() {
         Ok(criu) => Rc::new(criu),
         Err(error) => return without_criu(job, error),
@@ -97,6 +98,7 @@ impl Slot<'_> {
                         Watched::Crashed(reason) => reason,
                     },
                     Thawed::Vacated => {
+                        outputs::leave_image(job, sandbox)?;
                         sandbox.remove()?;
                         return Ok(End::Ours(ExitCode::Frozen));
                     }

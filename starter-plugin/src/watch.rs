@@ -29,6 +29,7 @@ use crate::exit_code::ExitCode;
 use crate::imaging::{Imaged, Left};
 use crate::init::{Event, Exit, Order};
 use crate::job::Job;
+use crate::outputs;
 use crate::period::{self, Interval};
 use crate::preflight::{self, Reason};
 use crate::running::{End, Running, announce};
@@ -280,6 +281,8 @@ impl Watch<'_> {
             for archive in self.sandbox.archives() {
                 remove(&archive)?;
             }
+        } else {
+            outputs::leave_image(self.job, self.sandbox)?;
         }
         Ok(Watched::End(End::Job(self.as_htcondor_takes_it(exit))))
     }

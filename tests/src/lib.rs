@@ -56,6 +56,8 @@ pub mod condor_config;
 
 mod daemons;
 
+pub mod outage;
+
 pub mod pool;
 
 pub mod submit;

@@ -26,7 +26,7 @@ const REPORTED: &str = "Owner, ChirpCRIUTime, ChirpCRIUBytes, ChirpCRIUDumpSecon
 
 /// For a site's own execution point.
 pub(crate) fn execution_point(pilot: &Path) -> String {
-    format!("{}\n{}", cron(pilot), policy())
+    format!("{}\n{}\n{}", cron(pilot), hook(pilot), policy())
 }
 
 /// For a glidein whose configuration somebody writes by hand.
@@ -37,8 +37,9 @@ pub(crate) fn glidein(pilot: &Path) -> String {
 # frontend can be changed, list criu-pilot as a custom script instead, with
 # after_entry, period=\"1800\" and prefix=\"NOPREFIX\": `criu-pilot glidein` then
 # publishes the attributes and writes the policy below by itself.
-{}\n{}",
+{}\n{}\n{}",
         cron(pilot),
+        hook(pilot),
         policy()
     )
 }
@@ -64,14 +65,52 @@ STARTD_CRON_CRIU_RECONFIG_RERUN = True
     )
 }
 
+/// What puts criu-starter, which lies beside this program, before a job's own.
+fn hook(pilot: &Path) -> String {
+    let path = pilot.with_file_name("criu-starter");
+    let starter = path.display();
+    // A hook that does not exist would keep every job from starting.
+    let lines = if pilot.exists() && !path.exists() {
+        format!("# Not here: put criu-starter into {starter} and print this again.\n")
+    } else {
+        format!(
+            "\
+CRIU_HOOK_PREPARE_JOB = {starter}
+CRIU_HOOK_PREPARE_JOB_ARGS = prepare
+if ! defined STARTER_DEFAULT_JOB_HOOK_KEYWORD
+STARTER_DEFAULT_JOB_HOOK_KEYWORD = CRIU
+endif
+"
+        )
+    };
+    format!(
+        "\
+# Puts criu-starter before the program of a job with WantCRIU = true, in a
+# container or not, and does nothing to any other job. Its directory must not be
+# writable for everybody. Where the slot has a prepare hook already, keep its
+# keyword and chain it, here with OSPool's:
+#   OSPOOL_HOOK_PREPARE_JOB = {starter}
+#   OSPOOL_HOOK_PREPARE_JOB_ARGS = prepare --then /path/of/the/hook/before
+{lines}
+# In a container whose root is an overlay, CRIU cannot tell which files a job has
+# mapped: the kernel gives them other device numbers than their names have. Add
+# --underlay to arguments of your own.
+if ! defined SINGULARITY_EXTRA_ARGUMENTS
+SINGULARITY_EXTRA_ARGUMENTS = ifThenElse(TARGET.WantCRIU =?= True, \"--underlay\", \"\")
+endif
+"
+    )
+}
+
 /// For an access point: one line in a job is then enough.
 pub(crate) fn access_point() -> String {
     format!(
         "\
-# A job with WantCRIU = true in the vanilla universe gets all the rest here, once,
-# when it is submitted. Its executable has to be criu-starter, with the arguments
-# `run -- ./its-program its arguments`, as `criu-pilot configure submit` says:
-# slots whose prepare hook puts criu-starter before the program will not need that.
+# A job with WantCRIU = true in the vanilla or container universe gets all the
+# rest here, once, when it is submitted. Slots with the prepare hook that
+# `criu-pilot configure ep` prints put criu-starter before its program; for slots
+# without, its executable has to be criu-starter, as `criu-pilot configure submit`
+# says.
 JOB_TRANSFORM_NAMES = $(JOB_TRANSFORM_NAMES) CRIU
 JOB_TRANSFORM_CRIU @=end
    REQUIREMENTS WantCRIU =?= true && JobUniverse == 5

@@ -1,0 +1,129 @@
+//! The table for people, `tests/EVICTIONS.md`: one section per version, written by that version's test.
+
+use std::fmt::Write;
+use std::fs;
+use std::sync::Mutex;
+
+use anyhow::{Context, Result, bail, ensure};
+use tests::machine;
+use tests::roots::HtCondor;
+
+use super::Cell;
+use super::run::Measured;
+use super::table::{Outcome, TABLE};
+
+const HEAD: &str = "\
+# Ways to lose a slot
+
+Each on real HTCondor and CRIU, with a job that notes each of its steps and the time. *Lost* is work that was done before
+the loss and had to be done again, in seconds of the job's own steps; *away* is the time from its last step before to its
+first one after. A job *goes on* at the step where it stopped; *from its last image* where HTCondor gives no signal or no
+time: it then takes one every 3 s and has run for 6 s before the loss, but with an image of 512 MB it takes none and has run
+for 2 s. It *runs on* where it did not lose its slot at all.
+
+    EVICTIONS_MD=write cargo test -p tests evictions::  # makes this file
+    cargo test -p tests evictions::                     # tries every row, and fails where an outcome is another one
+    ROW=condor_vacate cargo test -p tests evictions::   # one row
+";
+
+/// Both versions' tests write it.
+static FILE: Mutex<()> = Mutex::new(());
+
+/// Fails if the committed table has other outcomes; figures may differ.
+pub(super) fn compare_or_write(
+    version: HtCondor,
+    measured: &[(Cell, Measured)],
+) -> Result<(), String> {
+    let _lock = FILE.lock();
+    let write = std::env::var_os("EVICTIONS_MD").is_some_and(|value| value == "write");
+    let done = if write {
+        rewrite(version, measured)
+    } else {
+        compare(version, measured)
+    };
+    done.map_err(|error| format!("tests/EVICTIONS.md: {error:#}"))
+}
+
+fn heading(version: HtCondor) -> String {
+    format!("\n## HTCondor {version}\n\n")
+}
+
+fn section(version: HtCondor, measured: &[(Cell, Measured)]) -> String {
+    let mut text = heading(version);
+    text += "| the slot is lost by | | execution point | lane | the job | lost (s) | away (s) |\n";
+    text += "|---|---|---|---|---|---|---|\n";
+    for row in TABLE {
+        for (cell, found) in measured
+            .iter()
+            .filter(|(cell, _)| cell.row.name == row.name)
+        {
+            let _ = write!(text, "{}", key(cell));
+            let away = match found.outcome {
+                Outcome::RunsOn | Outcome::LeavesNothing => String::new(),
+                _ => format!("{:.1}", found.away),
+            };
+            let _ = writeln!(
+                text,
+                " {} | {:.1} | {away} |",
+                found.outcome.words(),
+                found.lost
+            );
+        }
+    }
+    text
+}
+
+/// What a line begins with.
+fn key(cell: &Cell) -> String {
+    format!(
+        "| {} | {} | {} | {} |",
+        cell.row.name,
+        cell.row.what,
+        cell.point.name(),
+        cell.lane.name()
+    )
+}
+
+fn read() -> Result<String> {
+    let path = machine::workspace().join("tests/EVICTIONS.md");
+    fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+fn rewrite(version: HtCondor, measured: &[(Cell, Measured)]) -> Result<()> {
+    let old = read().unwrap_or_default();
+    let mut text = HEAD.to_owned();
+    for each in HtCondor::ALL {
+        if each == version {
+            text += &section(version, measured);
+        } else if let Some(section) = old_section(&old, each) {
+            text += &section;
+        }
+    }
+    fs::write(machine::workspace().join("tests/EVICTIONS.md"), text).context("cannot write it")
+}
+
+/// From its heading to the next one.
+fn old_section(text: &str, version: HtCondor) -> Option<String> {
+    let start = text.find(&heading(version))?;
+    let rest = &text[start + 1..];
+    let end = rest.find("\n## ").unwrap_or(rest.len());
+    Some(format!("\n{}", &rest[..end]))
+}
+
+fn compare(version: HtCondor, measured: &[(Cell, Measured)]) -> Result<()> {
+    let text = read()?;
+    let section = old_section(&text, version).context("it has no such version")?;
+    let rows = section.lines().filter(|line| line.starts_with("| "));
+    // The heading's is one of them.
+    ensure!(
+        rows.count() == measured.len() + 1,
+        "it has other rows than HTCondor {version} was tried on"
+    );
+    for (cell, found) in measured {
+        let expected = format!("{} {} |", key(cell), found.outcome.words());
+        if !section.lines().any(|line| line.starts_with(&expected)) {
+            bail!("it has no line that begins with {expected}");
+        }
+    }
+    Ok(())
+}
