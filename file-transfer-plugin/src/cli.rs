@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 
-use crate::manifest::{Kind, Limits};
+use crate::manifest::Limits;
 use crate::monitor::Log;
 use crate::plugin;
 use crate::remote::Error;
@@ -75,7 +75,7 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Shows what an archive is; reads its manifest only
+    /// Shows what an archive is: processes, memory, files; memory itself is not read
     Inspect {
         /// The archive
         file: PathBuf,
@@ -229,85 +229,13 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 }
 
 fn inspect(file: &Path, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
-    let archive = Archive::open(file, &Limits::default())?;
-    let manifest = archive.manifest();
     if json {
-        serde_json::to_writer_pretty(&mut *out, manifest)?;
+        let archive = Archive::open(file, &Limits::default())?;
+        serde_json::to_writer_pretty(&mut *out, archive.manifest())?;
         return Ok(writeln!(out)?);
     }
-    let (head, contents) = (&manifest.head, &manifest.contents);
-    let print = &head.fingerprint;
-    let features: Vec<&str> = print.cpu_features.iter().map(String::as_str).collect();
-    let raw: u64 = contents
-        .frames
-        .iter()
-        .map(|frame| u64::from(frame.raw))
-        .sum();
-    writeln!(out, "digest      {}", archive.digest())?;
-    writeln!(out, "format      {}", manifest.format)?;
-    writeln!(out, "generation  {}", head.generation)?;
-    writeln!(out, "created     {}", head.created)?;
-    writeln!(
-        out,
-        "job         {}",
-        head.resume.argv.join(" ").escape_debug()
-    )?;
-    writeln!(out, "starts      {}", head.resume.job_starts)?;
-    writeln!(out, "memory      {} bytes", head.resume.memory_bytes)?;
-    writeln!(
-        out,
-        "archive     {} bytes for {raw} in {} chunks",
-        archive.bytes(),
-        contents.frames.len()
-    )?;
-    writeln!(
-        out,
-        "needs       CRIU {}, kernel {}, {}",
-        print.criu, print.kernel, print.cpu_vendor
-    )?;
-    writeln!(
-        out,
-        "            xcr0 {:#x}, {} bytes of registers",
-        print.xcr0, print.xsave_size
-    )?;
-    writeln!(out, "            {}", features.join(" "))?;
-    for entry in contents
-        .entries
-        .iter()
-        .filter(|entry| !entry.path.as_bytes().contains(&b'/'))
-    {
-        let root = entry.path.as_bytes();
-        let inside = contents.entries.iter().filter(|entry| {
-            entry
-                .path
-                .as_bytes()
-                .strip_prefix(root)
-                .is_some_and(|rest| rest.first() == Some(&b'/'))
-        });
-        let (mut count, mut bytes) = (0, 0);
-        for entry in inside {
-            count += 1;
-            bytes += if let Kind::File { size, .. } = entry.kind {
-                size
-            } else {
-                0
-            };
-        }
-        writeln!(
-            out,
-            "tree        {}: {count} entries, {bytes} bytes",
-            entry.path
-        )?;
-    }
-    for left_out in &contents.left_out {
-        writeln!(
-            out,
-            "left out    {}: {}",
-            left_out.path,
-            left_out.why.escape_debug()
-        )?;
-    }
-    Ok(())
+    let (archive, found) = crate::inspect::inspect(file)?;
+    Ok(out.write_all(found.text(&archive).as_bytes())?)
 }
 
 fn verify(file: &Path, out: &mut dyn Write) -> anyhow::Result<()> {

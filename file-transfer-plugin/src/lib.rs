@@ -15,6 +15,7 @@
 //! | [`fetch`] | an image in a store -> verified chunks -> `checkpoint.criu` |
 //! | [`plugin`] | HTCondor's file-transfer plugin |
 //! | [`store`] (feature `store`) | the images of many jobs, on an access point |
+//! | [`inspect`] (feature `inspect`) | what is in an archive, without unpacking it |
 //! | [`cli`] (feature `cli`) | the command line of `criu-transfer` |
 //!
 //! Without default features there is only the pure part: serde and classad, nothing that touches a file.
@@ -91,6 +92,9 @@ pub mod fetch;
 
 #[cfg(feature = "remote")]
 pub mod plugin;
+
+#[cfg(feature = "inspect")]
+pub mod inspect;
 
 #[cfg(feature = "store")]
 pub mod store;

@@ -30,7 +30,7 @@ fn inspect_shows_what_an_archive_is() {
          job         ./job ä \\u{1}\n\
          starts      0\n\
          memory      0 bytes\n\
-         archive     8452 bytes for 224768 in 3 chunks\n\
+         archive     8452 bytes for 224768 in 3 chunks (26.6 to 1)\n\
          needs       CRIU 4.2.1, kernel 6.1.18, GenuineIntel\n            \
                      xcr0 0x7, 832 bytes of registers\n            \
                      avx avx2 xsave\n\

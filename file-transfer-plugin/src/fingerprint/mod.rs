@@ -8,9 +8,11 @@
 //! moved to a richer slot is right (the supervisor sees to `LD_BIND_NOW`).
 
 mod ads;
+mod baseline;
 mod version;
 
 pub use ads::{AdError, requirements};
+pub use baseline::Baseline;
 pub use version::{BadVersion, Kernel, Version};
 
 use std::collections::BTreeSet;

@@ -4,6 +4,7 @@
 //! bytes have the hash that the manifest names, and only then does any of them reach a file. The order does not matter, so
 //! all cores work at once, each with the two buffers of its frame.
 
+mod files;
 mod frames;
 mod front;
 mod hand;
