@@ -6,9 +6,13 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use file_transfer_plugin::inspect;
 
-use crate::{advertise, configure, glidein, probe, report, specimen, whereabouts};
+use crate::{
+    advertise, configure, explain, glidein, pages, probe, report, specimen, status, supervise,
+    whereabouts,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -17,9 +21,24 @@ Examples:
   criu-pilot configure ap > /etc/condor/config.d/60-criu.conf      on an access point
   criu-pilot configure submit           the lines that a job needs without that
   criu-pilot configure --check          what of this node's configuration is in the way
+  criu-pilot status                     what your jobs have saved, and what they risk
+  criu-pilot explain 12.0               what stands against freezing that job
   criu-pilot where 12.0                 which slots can go on with that job, and why not the others
   criu-pilot report --html jobs.html *.log      what became of the jobs' time
+  criu-pilot inspect checkpoint.criu    what is in an image
+  criu-pilot supervise -- condor_master -f      as a pilot, so that jobs leave in time
   criu-pilot glidein glidein_config client      as glideinWMS calls a custom script";
+
+const INSPECT_EXAMPLES: &str = "\
+Examples:
+  condor_transfer_data 12.0; criu-pilot inspect checkpoint.criu
+  criu-pilot inspect --json checkpoint.criu | jq .found.processes
+  criu-pilot inspect /var/lib/condor/spool/12/0/cluster12.proc0.subproc0/checkpoint.criu";
+
+const COMPLETIONS_EXAMPLES: &str = "\
+Examples:
+  criu-pilot completions bash > /usr/share/bash-completion/completions/criu-pilot
+  criu-pilot completions zsh > /usr/share/zsh/vendor-completions/_criu-pilot";
 
 /// What this worker node can do for jobs that survive the loss of their slot
 #[derive(Debug, Parser)]
@@ -76,6 +95,17 @@ enum Command {
         #[arg(long, value_name = "PATH")]
         starter: Option<PathBuf>,
     },
+    /// Each job with WantCRIU: its last image, work at risk, evictions survived, hours saved
+    Status(status::Options),
+    /// What stands against freezing a job, what failed last, and what to do
+    Explain(explain::Sources),
+    /// Run condor_master, and let the jobs out before the pilot ends, the largest first
+    ///
+    /// Stands where the site's signal arrives. On TERM, INT or QUIT the jobs with
+    /// WantCRIU are asked to leave by condor_vacate; when they are out, or the grace is
+    /// over, the daemons are told to end. The same is done before GLIDEIN_ToDie, without
+    /// ending anything. A second signal ends the waiting. Exits as the command does.
+    Supervise(supervise::Options),
     /// How many slots can go on with a job, and what refuses it on the others
     Where(whereabouts::Sources),
     /// What became of the jobs' time: finished, saved, lost, spent on checkpoints
@@ -83,6 +113,29 @@ enum Command {
     /// Every second of computing is counted once. Saved is what was computed on a
     /// slot that was lost and that an image kept; lost is what has to be done again.
     Report(report::Options),
+    /// What is in an image: processes, memory by kind, files, libraries, what it needs of a slot
+    ///
+    /// Only CRIU's description of the job is read and verified; its memory is not, and
+    /// nothing is unpacked.
+    #[command(after_help = INSPECT_EXAMPLES)]
+    Inspect {
+        /// The archive, a job's checkpoint.criu
+        file: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the manual page, or write those of all subcommands into a directory
+    Man {
+        /// Where to write criu-pilot.1 and the others
+        dir: Option<PathBuf>,
+    },
+    /// Print completions for a shell
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    Completions {
+        /// Which
+        shell: clap_complete::Shell,
+    },
     #[command(hide = true, name = specimen::SUBCOMMAND)]
     Specimen { arguments: Vec<String> },
     #[command(hide = true, name = probe::RUN)]
@@ -108,6 +161,8 @@ enum Place {
         #[arg(long, value_name = "PATH")]
         pilot: Option<PathBuf>,
     },
+    /// OSPool's container execution point: a Dockerfile for an image made from it
+    Container,
     /// An access point: one line in a job is then enough
     Ap,
     /// A job's submit file
@@ -165,7 +220,7 @@ fn run(command: Command) -> Result<std::process::ExitCode> {
             place: Some(place),
         } => say(&configuration(place)?)?,
         Command::Configure { .. } => {
-            bail!("either --check or one of ep, glidein, ap and submit")
+            bail!("either --check or one of ep, glidein, container, ap and submit")
         }
         Command::Glidein {
             config,
@@ -177,8 +232,26 @@ fn run(command: Command) -> Result<std::process::ExitCode> {
                 eprintln!("criu-pilot: {error:#}");
             }
         }
+        Command::Supervise(options) => return supervise::supervise(&options),
+        Command::Status(options) => status::show(&options)?,
+        Command::Explain(sources) => {
+            let (text, good) = explain::answer(&sources)?;
+            say(&text)?;
+            return Ok(u8::from(!good).into());
+        }
         Command::Where(sources) => say(&whereabouts::answer(&sources)?)?,
         Command::Report(options) => say(&report::report(&options)?)?,
+        Command::Inspect { file, json } => {
+            let (archive, found) = inspect::inspect(&file)?;
+            say(&if json {
+                found.json(&archive) + "\n"
+            } else {
+                found.text(&archive)
+            })?;
+        }
+        Command::Man { dir: None } => say(&pages::manual(Cli::command())?)?,
+        Command::Man { dir: Some(dir) } => pages::manuals(Cli::command(), &dir)?,
+        Command::Completions { shell } => say(&pages::completions(Cli::command(), shell)?)?,
         Command::Specimen { arguments } => {
             let code = specimen::run(&arguments)?;
             return Ok(u8::try_from(code).unwrap_or(1).into());
@@ -208,6 +281,7 @@ fn configuration(place: Place) -> Result<String> {
     Ok(match place {
         Place::Ep { pilot } => configure::execution_point(&here(pilot)?),
         Place::Glidein { pilot } => configure::glidein(&here(pilot)?),
+        Place::Container => configure::container(),
         Place::Ap => configure::access_point(),
         Place::Submit => configure::submit(),
     })
@@ -215,8 +289,6 @@ fn configuration(place: Place) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -304,6 +304,7 @@ fn one_line_in_a_job_is_enough_where_the_access_point_does_the_rest(pool: &Pool)
         "{said}"
     );
     ensure!(!said.starts_with("0 of"), "{said}");
+    what_people_ask(pool, &job)?;
     ensure!(job.wait_end()? == Exit::Code(7), "it ended otherwise");
     let expected: String = (1..=100).map(|i| format!("{i} 2\n")).collect();
     ensure!(job.output()? == expected, "{}", job.output()?);
@@ -313,4 +314,31 @@ fn one_line_in_a_job_is_enough_where_the_access_point_does_the_rest(pool: &Pool)
     let when = other.attribute("WhenToTransferOutput")?;
     ensure!(when.as_deref() != Some("\"ON_EXIT_OR_EVICT\""), "{when:?}");
     other.remove()
+}
+
+/// The other tools for people, on an access point with a job that was evicted once.
+fn what_people_ask(pool: &Pool, job: &tests::job::Job<'_>) -> Result<()> {
+    let ask = |args: &[&str]| {
+        pool.ap()
+            .run(User::Alice, "/", &[&["criu-pilot"], args].concat())
+    };
+    let said = ask(&["status", &job.id, "--json"])?;
+    for part in [
+        "\"ImageGeneration\": 1",
+        "\"EvictionsSurvived\": 1",
+        "\"ImagePlace\": \"spool\"",
+    ] {
+        ensure!(said.contains(part), "{part} is not in {said}");
+    }
+    let said = ask(&["status"])?;
+    ensure!(
+        said.contains(&job.id) && said.contains("evictions survived"),
+        "{said}"
+    );
+    let said = ask(&["explain", &job.id])?;
+    ensure!(
+        said.contains("this job was frozen before, and nothing is known"),
+        "{said}"
+    );
+    Ok(())
 }

@@ -1,6 +1,7 @@
 //! HTCondor configuration, printed with its reasons.
 
 mod check;
+mod container;
 mod policy;
 
 use std::path::Path;
@@ -8,6 +9,7 @@ use std::path::Path;
 use file_transfer_plugin::fingerprint;
 
 pub(crate) use check::{check, read_configuration};
+pub(crate) use container::container;
 pub(crate) use policy::policy;
 
 /// At this exit code, before any soft kill, a starter takes the listed files home and starts the job again in place. A

@@ -49,7 +49,8 @@ SHUTDOWN_GRACEFUL_TIMEOUT = {lead}
 
 # A claim that ends by its age would be a slot given away for nothing. It is read
 # in the slot's ad alone, so the job's attribute has to be copied there.
-STARTD_JOB_ATTRS = $(STARTD_JOB_ATTRS) WantCRIU
+# `criu-pilot supervise` looks there for the largest job too.
+STARTD_JOB_ATTRS = $(STARTD_JOB_ATTRS) WantCRIU ResidentSetSize
 CLAIM_WORKLIFE = ifThenElse(MY.WantCRIU =?= True, 86400, $(CLAIM_WORKLIFE:1200))
 "
     )
