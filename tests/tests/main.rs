@@ -11,6 +11,7 @@ mod images_home;
 mod pilot_advertise;
 mod pilot_configure;
 mod pilot_probe;
+mod pilot_supervise;
 mod pool;
 mod programs;
 mod report;
