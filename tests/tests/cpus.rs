@@ -7,7 +7,7 @@ use tests::require;
 use tests::scratch::Scratch;
 
 fn committed() -> Matrix {
-    Matrix::load(&Matrix::committed()).unwrap()
+    Matrix::load(&Matrix::committed()).expect("the committed matrix can be read")
 }
 
 #[test]
