@@ -275,7 +275,12 @@ impl Watch<'_> {
                 FIRST_SECONDS.as_secs()
             )));
         }
-        running.come_home(self.sandbox)?;
+        if self.died_unsaved(exit) {
+            // The next start must not find half of what this one did: it would do that half twice.
+            self.sandbox.remove()?;
+        } else {
+            running.come_home(self.sandbox)?;
+        }
         // After a failed freeze an older image is all there is.
         if !self.told {
             for archive in self.sandbox.archives() {
@@ -285,6 +290,13 @@ impl Watch<'_> {
             outputs::leave_image(self.job, self.sandbox)?;
         }
         Ok(Watched::End(End::Job(self.as_htcondor_takes_it(exit))))
+    }
+
+    /// Whether the job, which could not be frozen, died of the signal that told it to go: one that saves something by
+    /// itself when it is told ends by itself.
+    fn died_unsaved(&self, exit: Exit) -> bool {
+        let told_by = self.job.vacate_signal() as i32;
+        self.told && self.job.is_htcondor() && exit == Exit::Signal(told_by)
     }
 
     /// The job's exit code, unless HTCondor would take it for an image of ours and start the job for ever.
