@@ -4,7 +4,7 @@ use std::thread::sleep;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
-use tests::events::Kind;
+use tests::events::{Event, Kind};
 use tests::host::Host;
 use tests::job::Job;
 use tests::pool::Pool;
@@ -124,11 +124,8 @@ pub(super) fn schedd_restarted_during_upload(case: &Case<'_>) -> Result<()> {
     case.job.vacate()?;
     case.job
         .wait("the upload", Duration::from_secs(60), |events| {
-            let out = |text: &str| text.starts_with("Started transferring output files");
-            events
-                .iter()
-                .any(|event| event.kind == Kind::Other(40) && out(&event.text))
-                .then_some(())
+            let out = |event: &Event| event.text.starts_with("Started transferring output files");
+            events.iter().any(out).then_some(())
         })?;
     case.pool.ap().signal("condor_schedd", "KILL")?;
     wait_schedd(case)?;
