@@ -19,6 +19,7 @@ pub struct Submit {
     user: User,
     lines: Vec<(String, String)>,
     files: Vec<(String, Vec<u8>, u32)>,
+    count: u32,
 }
 
 impl Submit {
@@ -28,6 +29,7 @@ impl Submit {
             user: User::Alice,
             lines: Vec::new(),
             files: Vec::new(),
+            count: 1,
         }
         .set("universe", "vanilla")
         .set("executable", executable)
@@ -54,6 +56,13 @@ impl Submit {
     #[must_use]
     pub fn user(mut self, user: User) -> Self {
         self.user = user;
+        self
+    }
+
+    /// So many jobs of one cluster; the first is the one that [`Pool::submit`] gives.
+    #[must_use]
+    pub fn count(mut self, count: u32) -> Self {
+        self.count = count;
         self
     }
 
@@ -119,7 +128,7 @@ impl Submit {
         for (key, value) in &self.lines {
             text += &format!("{key} = {value}\n");
         }
-        text + "queue\n"
+        text + &format!("queue {}\n", self.count)
     }
 }
 

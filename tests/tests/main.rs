@@ -1,6 +1,7 @@
 //! Tests on real pools.
 #![forbid(unsafe_code)]
 
+mod autoclusters;
 mod bundle;
 mod by_hand;
 mod cpus;
