@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result};
 
@@ -12,7 +13,9 @@ pub struct Scratch(PathBuf);
 impl Scratch {
     /// Makes it where the system has such; `name` says whose it is.
     pub fn new(name: &str) -> Result<Scratch> {
-        let name = format!("criu-tests-{name}-{}", std::process::id());
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let name = format!("criu-tests-{name}-{}.{number}", std::process::id());
         let path = std::env::temp_dir().join(name);
         fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
         Ok(Scratch(path))

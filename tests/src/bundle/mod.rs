@@ -15,6 +15,7 @@ use flate2::{Compression, GzBuilder};
 use crate::binaries;
 use crate::lock::Lock;
 use crate::machine;
+use crate::scratch::Scratch;
 
 /// The directory in it.
 pub const NAME: &str = "criu-pilot-x86_64";
@@ -43,14 +44,16 @@ pub fn tarball() -> Result<PathBuf> {
 
 /// The bytes of a tarball with the programs in `built`, which come from `sources`.
 pub fn pack(built: &Path, sources: &Path) -> Result<Vec<u8>> {
-    binaries::bundle_criu(built)?;
+    // Not the one beside the programs: that may be of an older root, and the licences are of this one.
+    let criu = Scratch::new("criu")?;
+    binaries::bundle_criu(criu.path())?;
     let mut files: BTreeMap<String, (u32, Vec<u8>)> = BTreeMap::new();
     let mut add = |name: &str, mode, bytes| files.insert(format!("{NAME}/{name}"), (mode, bytes));
     for name in binaries::NAMES {
         add(name, 0o755, read(&built.join(name))?);
     }
     for part in ["bin", "lib"] {
-        let dir = built.join("criu-bundle").join(part);
+        let dir = criu.path().join("criu-bundle").join(part);
         for entry in fs::read_dir(&dir).with_context(|| format!("list {}", dir.display()))? {
             let entry = entry?;
             let name = entry.file_name().into_string();
