@@ -13,6 +13,7 @@
 //! | `restore` | which image to go on from |
 //! | `launch`, `namespaces` | the job's own little machine |
 //! | `preflight` | what would make a dump fail, or succeed and its restore be wrong |
+//! | `libraries` | files from outside the sandbox, which travel with the job |
 //! | `mapped` | names for mapped files that have lost theirs |
 //! | `unkept` | what CRIU does not bring back |
 //! | `init` | pid 1 in it: starts, restores, dumps, reaps |
@@ -53,6 +54,7 @@ mod launch;
 mod namespaces;
 
 mod init;
+mod libraries;
 mod mapped;
 mod preflight;
 mod running;

@@ -248,6 +248,7 @@ pub(crate) fn init(begin: Begin, criu: &Rc<Criu>, sandbox: &Sandbox) -> Result<I
         criu: Rc::clone(criu),
         images: ImageDir::open(&sandbox.tree("images"))?,
         mounts: sandbox.mounts(),
+        libraries: None,
     })
 }
 

@@ -1,5 +1,6 @@
 //! CRIU itself: where it is, how it is called, what it leaves behind.
 
+mod alone;
 mod capture;
 mod command;
 mod errors;

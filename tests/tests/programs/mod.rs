@@ -3,11 +3,12 @@
 mod markdown;
 mod run;
 mod table;
+mod userlands;
 
 use std::collections::VecDeque;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::{Mutex, OnceLock};
 
@@ -20,6 +21,7 @@ use tests::roots::HtCondor;
 use tests::spec::Spec;
 use tests::users::User;
 
+use run::Stop;
 use table::{Row, TABLE};
 
 /// Rows of one test that run at a time: most of a row is waiting.
@@ -27,6 +29,9 @@ const AT_ONCE: usize = 4;
 
 /// Where `tcp-outside` finds a server that is no part of it.
 const SERVER: &str = "127.0.0.1:7777";
+
+/// Where our program has no CRIU beside it.
+const ALONE: &str = "/opt/alone";
 
 /// Answers with what it is told, for ever.
 const ECHO: &str = "
@@ -76,7 +81,7 @@ fn family(version: HtCondor, family: &str) {
                     let next = queue.lock().expect("no row panics").pop_front();
                     let Some(row) = next else { break };
                     let outcome = row.outcomes[usize::from(version == HtCondor::V25)];
-                    if let Err(error) = run::check(row, outcome, host, SERVER) {
+                    if let Err(error) = run::check(row, outcome, &[Stop::at(host); 2], SERVER) {
                         let text = format!("{}: {error:#}", row.name());
                         failures.lock().expect("no row panics").push(text);
                     }
@@ -99,6 +104,25 @@ fn shared(version: HtCondor) -> &'static Result<Pool, String> {
         };
         up().map_err(|error| format!("{error:#}"))
     })
+}
+
+/// Our program with a CRIU that needs nothing of the host, and alone in another place.
+fn bring(host: &Host, built: &Path) -> Result<()> {
+    let bin = Path::new(run::BIN);
+    let starter = fs::read(built.join("criu-starter"))?;
+    let alone = Path::new(ALONE).join("criu-starter");
+    host.write(alone, starter, User::Root, 0o755)?;
+    let mut files = vec![PathBuf::from("criu-starter")];
+    for dir in ["criu-bundle/bin", "criu-bundle/lib"] {
+        for entry in fs::read_dir(built.join(dir))? {
+            files.push(Path::new(dir).join(entry?.file_name()));
+        }
+    }
+    for file in files {
+        let bytes = fs::read(built.join(&file))?;
+        host.write(bin.join(&file), bytes, User::Root, 0o755)?;
+    }
+    Ok(())
 }
 
 fn furnish(host: &Host) -> Result<()> {
