@@ -39,6 +39,7 @@ use crate::criu::{Criu, DUMP_LOG, ImageDir, PID_FILE, RESTORE_LOG, Then};
 use crate::job::JobCommand;
 use crate::libraries::Libraries;
 use crate::mapped::Names;
+use crate::nameless::{self, NamelessError};
 use crate::namespaces::{Clocks, Mounts, SANDBOX, mount_all};
 use crate::preflight::Reason;
 use crate::unkept::{self, Unkept};
@@ -283,6 +284,14 @@ fn freeze(init: &Init, job: Pid, then: Then) -> Result<(Freezing, Clocks), Strin
     let proc = Path::new("/proc");
     if let Some(reason) = preflight::blocker(proc, job) {
         return Err(reason);
+    }
+    match nameless::adopt(proc) {
+        Ok(0) => {}
+        Ok(files) => tracing::info!(stage = "named", files),
+        // The processes of a job that has come apart would go on with different bytes.
+        Err(error @ NamelessError::Apart(_)) => return Err(error.to_string()),
+        // CRIU says what it thinks of them.
+        Err(error) => tracing::warn!("mapped files stay without a name: {error}"),
     }
     Unkept::of(proc)
         .save(&init.images.file(unkept::FILE))

@@ -15,6 +15,7 @@
 //! | `preflight` | what would make a dump fail, or succeed and its restore be wrong |
 //! | `libraries` | files from outside the sandbox, which travel with the job |
 //! | `mapped` | names for mapped files that have lost theirs |
+//! | `nameless` | files for shared memory whose name is gone |
 //! | `unkept` | what CRIU does not bring back |
 //! | `init` | pid 1 in it: starts, restores, dumps, reaps |
 //! | `thaw` | from an image to a job that runs |
@@ -56,6 +57,7 @@ mod namespaces;
 mod init;
 mod libraries;
 mod mapped;
+mod nameless;
 mod preflight;
 mod running;
 mod signals;
