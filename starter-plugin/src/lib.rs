@@ -13,6 +13,7 @@
 //! | `restore` | which image to go on from |
 //! | `launch`, `namespaces` | the job's own little machine |
 //! | `preflight` | what would make a dump fail, or succeed and its restore be wrong |
+//! | `baseline` | which of the CPU's instructions the job gets to see |
 //! | `libraries` | files from outside the sandbox, which travel with the job |
 //! | `mapped` | names for mapped files that have lost theirs |
 //! | `nameless` | files for shared memory whose name is gone |
@@ -43,6 +44,7 @@ mod exit_code;
 
 mod prepare;
 
+mod baseline;
 mod job;
 mod outputs;
 mod present;

@@ -20,7 +20,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::alone::LOADER;
-use super::{errors, hook, stats};
+use super::images::ImageError;
+use super::{errors, hook, registers, stats};
 use crate::namespaces::SANDBOX;
 use crate::sys;
 
@@ -114,6 +115,11 @@ impl ImageDir {
     /// How long the last dump that ended well kept its tree frozen.
     pub(crate) fn frozen(&self) -> Option<Duration> {
         stats::frozen(&self.file(stats::FILE))
+    }
+
+    /// Which register state was in use in a tree whose images lie here.
+    pub(crate) fn registers(&self) -> Result<u64, ImageError> {
+        registers::in_use(&self.file("."))
     }
 
     /// One sentence for why the call that wrote `log` failed.

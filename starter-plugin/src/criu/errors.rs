@@ -17,12 +17,12 @@ const KNOWN: &[Known] = &[
     Known {
         piece: "anon_inode:[io_uring]",
         cause: "the job uses io_uring, which CRIU cannot freeze",
-        way_out: "switch the program to ordinary or epoll I/O (UV_USE_IO_URING=0 for node)",
+        way_out: "switch the program to ordinary or epoll I/O (node: UV_USE_IO_URING=0 with libuv before 1.50; newer ones always use it)",
     },
     Known {
         piece: "send_fds failed (-22)",
         cause: "the job has a descriptor that the kernel hands to nobody, which is io_uring",
-        way_out: "switch the program to ordinary or epoll I/O (UV_USE_IO_URING=0 for node)",
+        way_out: "switch the program to ordinary or epoll I/O (node: UV_USE_IO_URING=0 with libuv before 1.50; newer ones always use it)",
     },
     Known {
         piece: "Can't get 1:16 opt",

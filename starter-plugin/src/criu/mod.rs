@@ -7,6 +7,7 @@ mod errors;
 mod hook;
 mod images;
 mod injected;
+mod registers;
 mod serve;
 mod stats;
 mod streamer;
