@@ -30,7 +30,19 @@ struct Place<'a> {
     dir: String,
 }
 
-impl Place<'_> {
+impl<'a> Place<'a> {
+    /// A row's next place, always another.
+    fn new(row: &Row, index: usize, stop: Stop<'a>) -> Place<'a> {
+        // Several rows of a name may meet on one host.
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let part = ["first/scratch", "second/otherwise/named", "third"][index];
+        Place {
+            stop,
+            dir: format!("/home/pilot/{part}/{number}/{}", row.name()),
+        }
+    }
+
     fn outside(&self, name: &str) -> PathBuf {
         self.stop.host.path(format!("{}/{name}", self.dir))
     }
@@ -74,6 +86,21 @@ impl Place<'_> {
         Ok(())
     }
 
+    /// Has the job that runs here frozen, and nothing left but its image.
+    fn freeze(&self, child: &mut Child) -> Result<()> {
+        self.wait_for("tick ", child)?;
+        terminate(self.stop.host, child)?;
+        let status = self.wait_end(child)?;
+        ensure!(
+            status.code() == Some(FROZEN),
+            "frozen with {status}: {}",
+            self.story()
+        );
+        let left = self.names()?;
+        ensure!(left == ["checkpoint.criu"], "left behind: {left:?}");
+        Ok(())
+    }
+
     /// The image, and it alone, goes to the next place.
     fn hand_over(&self, next: &Place<'_>) -> Result<()> {
         let (image, moved) = (
@@ -91,13 +118,14 @@ impl Place<'_> {
         let stream =
             |name: &str| fs::File::create(self.stop.host.path(format!("{}.{name}", self.dir)));
         let mut command = self.stop.host.command(self.stop.user, &self.dir)?;
-        command.arg(format!("SERVER={server}")).args([
-            &format!("{}/criu-starter", self.stop.bin),
-            "run",
-            "--",
-        ]);
+        command
+            .arg(format!("SERVER={server}"))
+            .args([&format!("{}/criu-starter", self.stop.bin), "run"])
+            .args(self.stop.options)
+            .arg("--");
         match row.start {
             Start::Specimen(name) => command.args([&format!("{BIN}/specimens"), name]),
+            Start::Program(name) => command.arg(format!("{}/{name}", self.stop.bin)),
             Start::Script(program, name) => command.args([program, name]),
         };
         let input = self.stop.host.path(format!("{}.in", self.dir));
@@ -158,6 +186,8 @@ pub(super) struct Stop<'a> {
     pub(super) user: User,
     /// Where our programs are.
     pub(super) bin: &'static str,
+    /// Words after `run`.
+    pub(super) options: &'static [&'static str],
 }
 
 impl<'a> Stop<'a> {
@@ -167,20 +197,26 @@ impl<'a> Stop<'a> {
             host,
             user: User::Pilot,
             bin: BIN,
+            options: &[],
         }
     }
 }
 
+/// Starts and freezes a row; where its image is, as a path on the machine.
+pub(super) fn freeze(row: &Row, stop: Stop<'_>) -> Result<PathBuf> {
+    let place = Place::new(row, 0, stop);
+    place.make()?;
+    place.provide(row)?;
+    let mut child = place.start(row, "")?;
+    place.wait_for("ready", &mut child)?;
+    place.freeze(&mut child)?;
+    Ok(place.outside("checkpoint.criu"))
+}
+
 /// Starts a row at the first stop, freezes and thaws it from each to the next; an error says what was otherwise.
 pub(super) fn check(row: &Row, outcome: Outcome, route: &[Stop<'_>], server: &str) -> Result<()> {
-    // Several rows of a name may meet on one host.
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let number = COUNT.fetch_add(1, Ordering::Relaxed);
-    let parts = ["first/scratch", "second/otherwise/named", "third"];
-    let places = route.iter().zip(parts).map(|(stop, part)| Place {
-        stop: *stop,
-        dir: format!("/home/pilot/{part}/{number}/{}", row.name()),
-    });
+    let places = route.iter().enumerate();
+    let places = places.map(|(index, stop)| Place::new(row, index, *stop));
     let places: Vec<Place<'_>> = places.collect();
     for place in &places {
         place.make()?;
@@ -198,16 +234,7 @@ pub(super) fn check(row: &Row, outcome: Outcome, route: &[Stop<'_>], server: &st
     }
     let mut here = here;
     for there in later {
-        here.wait_for("tick ", &mut child)?;
-        terminate(here.stop.host, &child)?;
-        let status = here.wait_end(&mut child)?;
-        ensure!(
-            status.code() == Some(FROZEN),
-            "frozen with {status}: {}",
-            here.story()
-        );
-        let left = here.names()?;
-        ensure!(left == ["checkpoint.criu"], "left behind: {left:?}");
+        here.freeze(&mut child)?;
         here.hand_over(there)?;
         printed += &here.printed("out");
         child = there.start(row, server)?;
@@ -241,7 +268,7 @@ fn refused(row: &Row, because: &str, here: &Place<'_>, child: &mut Child) -> Res
     // A script takes TERM for `go`; a specimen dies of it, as it would without us.
     let status = here.wait_end(child)?;
     let expected = match row.start {
-        Start::Specimen(_) => Ends::Signal(15),
+        Start::Specimen(_) | Start::Program(_) => Ends::Signal(15),
         Start::Script(..) => row.ends,
     };
     ensure!(
