@@ -107,6 +107,11 @@ pub(crate) fn adopt(proc: &Path) -> Result<usize, NamelessError> {
     Ok(files.len())
 }
 
+/// Whether a mapped file would be given a name.
+pub(crate) fn adopts(proc: &Path, inode: u64) -> bool {
+    find(proc).is_ok_and(|files| files.keys().any(|(_, adopted)| *adopted == inode))
+}
+
 /// Shared mappings of deleted files, by device and inode.
 fn find(proc: &Path) -> io::Result<BTreeMap<(String, u64), Vec<Range>>> {
     let mut found: BTreeMap<(String, u64), Vec<Range>> = BTreeMap::new();
