@@ -107,7 +107,8 @@ impl Running {
         let mut head = Head {
             generation: self.generation + 1,
             created: vacate::unix_time(),
-            fingerprint: self.fingerprint.clone(),
+            // Room for it all: what the image really asks for is known when it is written.
+            fingerprint: self.widest(),
             resume: self.resume.clone(),
         };
         let archive = match vacate::begin(sandbox, &head, self.hurry) {
@@ -133,11 +134,14 @@ impl Running {
         self.end_relays()?;
         self.resume.relayed = self.relayed();
         head.resume = self.resume.clone();
+        let memory = capture.finish();
+        self.hold_to_baseline(&images);
+        head.fingerprint = self.fingerprint.clone();
         let standing = Standing {
             channel: &self.init.channel,
             until,
         };
-        let packed = capture.finish().and_then(|memory| {
+        let packed = memory.and_then(|memory| {
             let proc = PathBuf::from(format!("/proc/{}/root/proc", self.init.pid()));
             let clean = is_clean(&images, &proc, &memory);
             if !clean.context("cannot compare the image with the job")? {

@@ -59,6 +59,9 @@ enum Command {
     Run {
         #[command(flatten)]
         images: Images,
+        /// Hide newer instructions from the job, so that its images fit more machines: x86-64-v2, x86-64-v3 or auto
+        #[arg(long, value_name = "LEVEL")]
+        baseline: Option<String>,
         /// The job and its arguments
         #[arg(last = true, required = true, value_name = "COMMAND")]
         command: Vec<OsString>,
@@ -122,7 +125,14 @@ pub fn main() -> std::process::ExitCode {
         return code;
     }
     match Cli::parse().command {
-        Command::Run { images, command } => supervised(images, || Job::from_environment(command)),
+        Command::Run {
+            images,
+            baseline,
+            command,
+        } => supervised(images, || {
+            let job = Job::from_environment(command)?;
+            Ok(Job { baseline, ..job })
+        }),
         Command::Restore { images } => supervised(images, Job::to_be_restored),
         Command::Dump { keep_running, job } => by_hand::dump(&job, keep_running),
         Command::Preflight { pid, json } => by_hand::preflight(pid, json),

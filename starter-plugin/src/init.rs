@@ -37,7 +37,9 @@ use serde::{Deserialize, Serialize};
 use crate::channel::Channel;
 use crate::criu::{Criu, DUMP_LOG, ImageDir, PID_FILE, RESTORE_LOG, Then};
 use crate::job::JobCommand;
+use crate::libraries::Libraries;
 use crate::mapped::Names;
+use crate::nameless::{self, NamelessError};
 use crate::namespaces::{Clocks, Mounts, SANDBOX, mount_all};
 use crate::preflight::Reason;
 use crate::unkept::{self, Unkept};
@@ -115,6 +117,8 @@ pub(crate) struct Init {
     pub(crate) criu: Rc<Criu>,
     pub(crate) images: ImageDir,
     pub(crate) mounts: Mounts,
+    /// Files from outside of the sandbox, once all is mounted.
+    pub(crate) libraries: Option<Libraries>,
 }
 
 /// Everything that pid 1 does; the return value is its exit code.
@@ -126,7 +130,7 @@ pub(crate) fn run(init: Init, channel: Channel) -> i32 {
     }
 }
 
-fn serve(init: Init, channel: &Channel) -> anyhow::Result<()> {
+fn serve(mut init: Init, channel: &Channel) -> anyhow::Result<()> {
     let Order::Begin = channel.receive()? else {
         bail!("the first order is to begin");
     };
@@ -139,22 +143,27 @@ fn serve(init: Init, channel: &Channel) -> anyhow::Result<()> {
     mask.thread_set_mask()?;
     let children = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
 
-    if let Err(error) = mount_all(&init.mounts) {
-        let message = error.to_string();
-        return channel.send(&match init.begin {
-            Begin::Fresh(_) => Event::CannotHere { message },
-            Begin::Thaw { .. } => Event::RestoreFailed { message },
-        });
+    match mount_all(&init.mounts) {
+        Ok(libraries) => init.libraries = Some(Libraries::new(libraries)),
+        Err(error) => {
+            let message = error.to_string();
+            return channel.send(&match init.begin {
+                Begin::Fresh(_) => Event::CannotHere { message },
+                Begin::Thaw { .. } => Event::RestoreFailed { message },
+            });
+        }
     }
     let job = match &init.begin {
         Begin::Fresh(command) => match start(command) {
             Ok(job) => job,
             Err((message, code)) => return channel.send(&Event::StartFailed { message, code }),
         },
-        Begin::Thaw { served, limit } => match thaw(&init, &children, *served, *limit) {
-            Ok(job) => job,
-            Err(message) => return channel.send(&Event::RestoreFailed { message }),
-        },
+        &Begin::Thaw { served, limit } => {
+            match lay(&mut init).and_then(|()| thaw(&init, &children, served, limit)) {
+                Ok(job) => job,
+                Err(message) => return channel.send(&Event::RestoreFailed { message }),
+            }
+        }
     };
     channel.send(&Event::Running)?;
     watch(&init, channel, &children, job)
@@ -276,9 +285,20 @@ fn freeze(init: &Init, job: Pid, then: Then) -> Result<(Freezing, Clocks), Strin
     if let Some(reason) = preflight::blocker(proc, job) {
         return Err(reason);
     }
+    match nameless::adopt(proc) {
+        Ok(0) => {}
+        Ok(files) => tracing::info!(stage = "named", files),
+        // The processes of a job that has come apart would go on with different bytes.
+        Err(error @ NamelessError::Apart(_)) => return Err(error.to_string()),
+        // CRIU says what it thinks of them.
+        Err(error) => tracing::warn!("mapped files stay without a name: {error}"),
+    }
     Unkept::of(proc)
         .save(&init.images.file(unkept::FILE))
         .map_err(|error| format!("cannot note what CRIU leaves out: {error}"))?;
+    if let Some(libraries) = &init.libraries {
+        libraries.collect(proc);
+    }
     let names = Names::give(proc);
     // Before the freeze: what passes from here on is lost to the job's clock, a
     // few milliseconds in its past, never its future.
@@ -358,6 +378,27 @@ fn start(job: &JobCommand) -> Result<Pid, (String, i32)> {
             Err((format!("cannot start {program}: {error}"), code))
         }
     }
+}
+
+/// The files that the job had from outside of its sandbox, in place of the slot's.
+fn lay(init: &mut Init) -> Result<(), String> {
+    let Some(libraries) = &init.libraries else {
+        return Ok(());
+    };
+    let plan = libraries.plan().map_err(|error| error.to_string())?;
+    if plan.files() == 0 {
+        return Ok(());
+    }
+    match init.criu.alone(&libraries.beside()) {
+        Ok(Some(criu)) => init.criu = Rc::new(criu),
+        Ok(None) => {}
+        Err(error) => {
+            return Err(format!(
+                "cannot keep CRIU from the job's libraries: {error}"
+            ));
+        }
+    }
+    libraries.lay(&plan).map_err(|error| error.to_string())
 }
 
 /// The job from its images, with the pids that it had.

@@ -12,8 +12,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use classad::ClassAd;
 use file_transfer_plugin::attributes;
+use file_transfer_plugin::fingerprint::Fingerprint;
 use nix::sys::signal::Signal;
 
+use crate::baseline::{self, Baseline};
 use crate::exit_code::ExitCode;
 use crate::namespaces::SANDBOX;
 use crate::period::Interval;
@@ -48,6 +50,8 @@ pub(crate) struct Job {
     pub(crate) every: Option<Duration>,
     /// Going on is wanted, not beginning.
     pub(crate) only_restore: bool,
+    /// The level of instructions that it may see, where that was said by hand.
+    pub(crate) baseline: Option<String>,
 }
 
 impl Job {
@@ -64,6 +68,7 @@ impl Job {
             machine_ad: ad_named_by("_CONDOR_MACHINE_AD")?,
             every: None,
             only_restore: false,
+            baseline: None,
         })
     }
 
@@ -90,6 +95,24 @@ impl Job {
         match &self.job_ad {
             None => true,
             Some(ad) => ad.eval_bool("WantCRIU") == Some(true),
+        }
+    }
+
+    /// The level of instructions that it may see on this slot, if that is to be less than all.
+    pub(crate) fn baseline(&self, slot: &Fingerprint) -> Option<Baseline> {
+        let named = |ad: &Option<ClassAd>| ad.as_ref()?.eval_str(baseline::ATTRIBUTE);
+        let asked = self.baseline.clone().or_else(|| named(&self.job_ad))?;
+        match Baseline::asked(&asked, named(&self.machine_ad).as_deref(), slot) {
+            Ok(None) => {
+                tracing::warn!("this slot has less than any baseline");
+                None
+            }
+            Ok(level) => level,
+            // No reason to keep the job from running.
+            Err(error) => {
+                tracing::warn!("{error}: nothing is hidden");
+                None
+            }
         }
     }
 
@@ -175,7 +198,7 @@ impl Job {
         // xsave area overwrites its own stack at its next first call.
         environment.push(("LD_BIND_NOW".into(), "1".into()));
         if kernel < KERNEL_WITH_RSEQ_CONF {
-            forbid_rseq(&mut environment);
+            baseline::tune(&mut environment, NO_RSEQ);
         }
         Ok(JobCommand {
             program: program.clone(),
@@ -214,18 +237,7 @@ fn lists_archive(list: &str) -> bool {
 /// program whose glibc has registered rseq.
 const KERNEL_WITH_RSEQ_CONF: u32 = 51_300;
 
-fn forbid_rseq(environment: &mut Vec<(OsString, OsString)>) {
-    let mut tunables = OsString::from("glibc.pthread.rseq=0");
-    if let Some(index) = environment
-        .iter()
-        .position(|(name, _)| name == "GLIBC_TUNABLES")
-    {
-        let (_, others) = environment.swap_remove(index);
-        tunables.push(":");
-        tunables.push(others);
-    }
-    environment.push(("GLIBC_TUNABLES".into(), tunables));
-}
+const NO_RSEQ: &str = "glibc.pthread.rseq=0";
 
 fn first(path: &Path) -> &OsStr {
     path.iter().next().unwrap_or_default()
@@ -273,6 +285,7 @@ mod tests {
             machine_ad: None,
             every: None,
             only_restore: false,
+            baseline: None,
         }
     }
 
@@ -344,7 +357,7 @@ mod tests {
     #[test]
     fn an_old_kernel_gets_no_rseq_and_keeps_other_tunables() {
         let mut environment = vec![("GLIBC_TUNABLES".into(), "glibc.malloc.perturb=1".into())];
-        forbid_rseq(&mut environment);
+        baseline::tune(&mut environment, NO_RSEQ);
         assert_eq!(environment.len(), 1);
         assert_eq!(
             environment[0].1,

@@ -1,5 +1,7 @@
 //! From a begin to a running pid 1.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result, anyhow};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
@@ -22,6 +24,11 @@ impl Launched {
     /// Pid 1's number out here.
     pub(crate) fn pid(&self) -> Pid {
         self.pid
+    }
+
+    /// The processes of its namespace, as it sees them.
+    pub(crate) fn proc(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root/proc", self.pid))
     }
 
     /// Ends it, and with it everything in its namespace.

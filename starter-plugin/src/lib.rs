@@ -13,7 +13,10 @@
 //! | `restore` | which image to go on from |
 //! | `launch`, `namespaces` | the job's own little machine |
 //! | `preflight` | what would make a dump fail, or succeed and its restore be wrong |
+//! | `baseline` | which of the CPU's instructions the job gets to see |
+//! | `libraries` | files from outside the sandbox, which travel with the job |
 //! | `mapped` | names for mapped files that have lost theirs |
+//! | `nameless` | files for shared memory whose name is gone |
 //! | `unkept` | what CRIU does not bring back |
 //! | `init` | pid 1 in it: starts, restores, dumps, reaps |
 //! | `thaw` | from an image to a job that runs |
@@ -41,6 +44,7 @@ mod exit_code;
 
 mod prepare;
 
+mod baseline;
 mod job;
 mod outputs;
 mod present;
@@ -53,7 +57,9 @@ mod launch;
 mod namespaces;
 
 mod init;
+mod libraries;
 mod mapped;
+mod nameless;
 mod preflight;
 mod running;
 mod signals;

@@ -152,10 +152,13 @@ pub(crate) struct Mounts {
     pub(crate) shm: PathBuf,
     /// Seen as /tmp.
     pub(crate) tmp: PathBuf,
+    /// Files from outside of them all, laid over the slot's own where those differ.
+    pub(crate) libraries: PathBuf,
 }
 
-/// Makes pid 1's view: what the job opens must lie on mounts of its own.
-pub(crate) fn mount_all(mounts: &Mounts) -> Result<(), NamespaceError> {
+/// Makes pid 1's view: what the job opens must lie on mounts of its own. Gives the directory of libraries, held open because
+/// it may lie below /tmp, and opened here because only what is of this namespace can be bound in it.
+pub(crate) fn mount_all(mounts: &Mounts) -> Result<OwnedFd, NamespaceError> {
     let none = None::<&str>;
     let mounted = |what: &'static str, result: nix::Result<()>| {
         result.map_err(|source| NamespaceError::Mount { what, source })
@@ -172,6 +175,7 @@ pub(crate) fn mount_all(mounts: &Mounts) -> Result<(), NamespaceError> {
     // Opened before they are covered: all of these may lie below /tmp or /srv.
     let shm = held(&mounts.shm)?;
     let tmp = held(&mounts.tmp)?;
+    let libraries = held(&mounts.libraries)?;
     bind(&mounts.sandbox, SANDBOX)?;
     bind(&through(&shm), "/dev/shm")?;
     let options = Some("newinstance,ptmxmode=0666,mode=0620");
@@ -211,7 +215,7 @@ pub(crate) fn mount_all(mounts: &Mounts) -> Result<(), NamespaceError> {
         );
         mounted("the glidein's directory in /tmp", result)?;
     }
-    Ok(())
+    Ok(libraries)
 }
 
 /// The directory of /tmp that `path` lies in.

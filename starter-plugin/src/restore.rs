@@ -292,6 +292,7 @@ mod tests {
                 job_ad: ad.map(|ad| ClassAd::parse_old(ad).unwrap()),
                 machine_ad: None,
                 every: None,
+                baseline: None,
                 only_restore: false,
             }
         }

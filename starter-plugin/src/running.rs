@@ -18,6 +18,7 @@ use file_transfer_plugin::manifest::Resume;
 use nix::unistd::{getegid, geteuid};
 
 use crate::again::{self, Notes};
+use crate::baseline::{self, Baseline};
 use crate::chirp::Chirp;
 use crate::criu::{Criu, ImageDir};
 use crate::exit_code::ExitCode;
@@ -54,6 +55,8 @@ pub(crate) struct Running {
     relays: [Relay; 2],
     pub(crate) generation: u64,
     pub(crate) fingerprint: Fingerprint,
+    /// All that this slot has, whatever the job gets to see of it.
+    slot: Fingerprint,
     pub(crate) resume: Resume,
     /// Its end, where that was heard of while something else was waited for.
     pub(crate) ended: Option<Exit>,
@@ -79,6 +82,7 @@ impl Running {
         let inputs = sandbox.take_in()?;
         sandbox.make_streams()?;
         let (uid, gid) = inner_ids(slot.kernel.0);
+        let baseline = job.baseline(slot);
         let resume = Resume {
             inner_uid: uid,
             inner_gid: gid,
@@ -88,9 +92,14 @@ impl Running {
                 .iter()
                 .map(|word| word.to_string_lossy().into_owned())
                 .collect(),
+            baseline: baseline.map(|level| level.name().to_owned()),
             ..Resume::default()
         };
-        let command = job.inside(slot.kernel.0)?;
+        let mut command = job.inside(slot.kernel.0)?;
+        if let Some(level) = baseline {
+            level.hide(&mut command.environment);
+            tracing::info!(stage = "baseline", level = level.name());
+        }
         write_environment(job, sandbox);
         let begin = Begin::Fresh(command);
         let init = match launch(init(begin, criu, sandbox)?, ids(&resume), None) {
@@ -116,8 +125,9 @@ impl Running {
             // What it needs of the slot's abilities so far: none.
             fingerprint: Fingerprint {
                 abilities: BTreeSet::new(),
-                ..slot.clone()
+                ..seen(baseline, slot)
             },
+            slot: slot.clone(),
             resume,
             ended: None,
             thawed: None,
@@ -160,12 +170,14 @@ impl Running {
         let (notes, image_cost) = Self::notes(again, image);
         // What it starts from here on picks its instructions on this CPU.
         let mut fingerprint = head.fingerprint.clone();
-        fingerprint.absorb(slot);
+        let baseline = resume.baseline.as_deref().and_then(Baseline::named);
+        fingerprint.absorb(&seen(baseline, slot));
         Ok(Running {
             relays: relays(job, sandbox, resume.relayed)?,
             init,
             generation: head.generation,
             fingerprint,
+            slot: slot.clone(),
             resume,
             ended: None,
             thawed: Some(Instant::now()),
@@ -215,6 +227,30 @@ impl Running {
         Ok(())
     }
 
+    /// What an image asks for at most.
+    pub(crate) fn widest(&self) -> Fingerprint {
+        let mut widest = self.fingerprint.clone();
+        widest.absorb(&self.slot);
+        widest
+    }
+
+    /// Where the job turns out to have used more than its baseline, its images need what the slot has.
+    pub(crate) fn hold_to_baseline(&mut self, images: &ImageDir) {
+        let Some(level) = self.resume.baseline.as_deref().and_then(Baseline::named) else {
+            return;
+        };
+        let used = match images.registers() {
+            Ok(used) if level.exceeded(used) => format!("registers {used:#x} are in use"),
+            Ok(_) => match baseline::engine(&self.init.proc()) {
+                Some(engine) => format!("{engine} chooses instructions by itself"),
+                None => return,
+            },
+            Err(error) => format!("{error:#}"),
+        };
+        tracing::warn!("the image needs more than {}: {used}", level.name());
+        self.fingerprint.absorb(&self.slot);
+    }
+
     /// Bytes of its output that were handed on in its life.
     pub(crate) fn relayed(&self) -> [u64; 2] {
         [self.relays[0].done(), self.relays[1].done()]
@@ -242,12 +278,18 @@ pub(crate) struct StartFailed {
     pub(crate) code: i32,
 }
 
+/// What a job may use of a slot.
+fn seen(baseline: Option<Baseline>, slot: &Fingerprint) -> Fingerprint {
+    baseline.map_or_else(|| slot.clone(), |level| level.limit(slot))
+}
+
 pub(crate) fn init(begin: Begin, criu: &Rc<Criu>, sandbox: &Sandbox) -> Result<Init> {
     Ok(Init {
         begin,
         criu: Rc::clone(criu),
         images: ImageDir::open(&sandbox.tree("images"))?,
         mounts: sandbox.mounts(),
+        libraries: None,
     })
 }
 

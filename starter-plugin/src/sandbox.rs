@@ -6,6 +6,7 @@
 //! SCRATCH/.criu/srv/.criu       its stdin, stdout and stderr
 //! SCRATCH/.criu/{shm,tmp}       its /dev/shm and /tmp
 //! SCRATCH/.criu/images          CRIU's images
+//! SCRATCH/.criu/libraries       what it uses from outside of its directory
 //! SCRATCH/.criu/log             our own log
 //! SCRATCH/.criu-bin             our programs, where the slot's prepare hook put them
 //! ```
@@ -25,6 +26,7 @@ use file_transfer_plugin::manifest::Input;
 use thiserror::Error;
 
 use crate::init::STDIO;
+use crate::libraries;
 use crate::namespaces::Mounts;
 use crate::stubborn;
 
@@ -41,7 +43,7 @@ pub(crate) const WORK: &str = ".criu";
 pub(crate) const TOOLS: &str = ".criu-bin";
 
 /// The trees of an archive: their names in it, which are also those below `WORK`.
-pub(crate) const TREES: [&str; 4] = ["images", "srv", "shm", "tmp"];
+pub(crate) const TREES: [&str; 5] = ["images", "srv", "shm", "tmp", libraries::TREE];
 
 /// What could not be arranged.
 #[derive(Debug, Error)]
@@ -91,6 +93,7 @@ impl Sandbox {
             ("srv", 0o755),
             ("shm", 0o1777),
             ("tmp", 0o1777),
+            (libraries::TREE, 0o700),
         ] {
             make_dir(&sandbox.work.join(name), mode)?;
         }
@@ -134,6 +137,7 @@ impl Sandbox {
             sandbox: self.tree("srv"),
             shm: self.tree("shm"),
             tmp: self.tree("tmp"),
+            libraries: self.tree(libraries::TREE),
         }
     }
 

@@ -52,7 +52,7 @@ pub(crate) fn begin(sandbox: &Sandbox, head: &Head, hurry: bool) -> Result<Strea
         .context("the image cannot be written")
 }
 
-fn trees(sandbox: &Sandbox) -> [(&'static str, PathBuf); 4] {
+fn trees(sandbox: &Sandbox) -> [(&'static str, PathBuf); TREES.len()] {
     TREES.map(|prefix| (prefix, sandbox.tree(prefix)))
 }
 

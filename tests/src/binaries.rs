@@ -58,6 +58,35 @@ pub fn build_elsewhere(sources: &Path, built: &Path) -> Result<PathBuf> {
     cargo_build(&NAMES, MUSL, sources, built)
 }
 
+/// The program that is written in C, because OpenMP is for that: static, as the others are.
+pub fn openmp() -> Result<PathBuf> {
+    machine::need(&[
+        ("cc", "gcc"),
+        ("/usr/lib/x86_64-linux-gnu/libc.a", "libc6-dev"),
+    ])?;
+    let (name, text) = crate::specimens::OPENMP;
+    let dir = machine::target_dir().join("static");
+    std::fs::create_dir_all(&dir)?;
+    // Tests make it at the same time; each its own, under one name in the end.
+    let own = dir.join(format!("{name}.{}", std::process::id()));
+    let source = own.with_extension(format!("{}.c", std::process::id()));
+    std::fs::write(&source, text)?;
+    let flags = [
+        "-O2",
+        "-fopenmp",
+        "-static",
+        "-w",
+        "-Wl,--no-warnings",
+        "-o",
+    ];
+    let mut compiler = Command::new("cc");
+    output(compiler.args(flags).args([&own, &source]))?;
+    std::fs::remove_file(&source)?;
+    let program = dir.join(name);
+    std::fs::rename(&own, &program)?;
+    Ok(program)
+}
+
 fn build(names: &[&str]) -> Result<PathBuf> {
     // A directory of its own: other flags in the shared one would rebuild all of it each time.
     let built = machine::target_dir().join("static");

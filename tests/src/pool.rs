@@ -84,7 +84,7 @@ impl Pool {
 
     fn start(name: &str, spec: &Spec, detached: bool) -> Result<Self> {
         machine::need(machine::FOR_A_POOL)?;
-        let root = roots::get(spec.version)?;
+        let root = roots::get(spec.root)?;
         let pools = state::pools_dir();
         let mut pool = {
             let _lock = state::lock(&pools)?;

@@ -27,33 +27,70 @@ pub enum HtCondor {
 impl HtCondor {
     /// Both of them.
     pub const ALL: [Self; 2] = [Self::V23_9, Self::V25];
+}
 
+/// What the hosts of a pool are made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Root {
+    /// HTCondor and a CRIU that works without privileges.
+    HtCondor(HtCondor),
+    /// Debian 12, whose own CRIU is too old to be of use.
+    Bookworm,
+    /// Debian 13 with interpreters, their libraries and CRIU 4.1.1.
+    Languages,
+}
+
+impl From<HtCondor> for Root {
+    fn from(version: HtCondor) -> Root {
+        Root::HtCondor(version)
+    }
+}
+
+impl Root {
     fn suite(self) -> &'static str {
         match self {
-            Self::V23_9 => "trixie",
-            Self::V25 => "sid",
+            Root::HtCondor(HtCondor::V23_9) | Root::Languages => "trixie",
+            Root::HtCondor(HtCondor::V25) => "sid",
+            Root::Bookworm => "bookworm",
         }
     }
 
     fn packages(self) -> Vec<&'static str> {
         // catatonit -P is each host's init: it does nothing but reap.
-        let mut packages = vec![
-            "catatonit",
-            "condor",
-            "criu",
-            "iproute2",
-            "procps",
-            "python3-minimal",
-            "util-linux",
-        ];
-        if self == Self::V25 {
+        let mut packages = match self {
+            Root::HtCondor(_) => vec![
+                "catatonit",
+                "condor",
+                "criu",
+                "iproute2",
+                "procps",
+                "python3-minimal",
+                "util-linux",
+            ],
+            Root::Bookworm => vec!["catatonit", "iproute2", "python3", "util-linux"],
+            Root::Languages => vec![
+                "catatonit",
+                "criu",
+                "elvish",
+                "gdb",
+                "iproute2",
+                "libopenblas0-pthread",
+                "nodejs",
+                "openjdk-21-jre-headless",
+                "python3-numpy",
+                "r-base-core",
+                "rhino",
+                "util-linux",
+            ],
+        };
+        if self == Root::HtCondor(HtCondor::V25) {
             packages.extend(["apptainer", "squashfuse"]);
         }
         packages
     }
 
     /// Its suite and a digest (FNV-1a) of what is unpacked.
-    fn root_name(self) -> String {
+    fn name(self) -> String {
         let mut contents = self.packages();
         contents.push("copyright");
         let digest = contents
@@ -63,6 +100,16 @@ impl HtCondor {
                 (digest ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
             });
         format!("{}-{:08x}", self.suite(), digest >> 32)
+    }
+}
+
+impl fmt::Display for Root {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Root::HtCondor(version) => write!(f, "HTCondor {version}"),
+            Root::Bookworm => f.write_str("nothing beside it"),
+            Root::Languages => f.write_str("interpreters"),
+        }
     }
 }
 
@@ -92,32 +139,33 @@ pub fn roots_dir() -> PathBuf {
         .map_or_else(|| machine::target_dir().join("roots"), PathBuf::from)
 }
 
-/// The root for `version`, made now if it is not cached. Safe to call from many processes at once: one makes it, the others wait.
+/// The root of a kind, made now if it is not cached. Safe to call from many processes at once: one makes it, the others wait.
 ///
 /// Its name has a digest of the package list, so a changed list makes a new root beside the one that running pools may use.
-pub fn get(version: HtCondor) -> Result<PathBuf> {
+pub fn get(kind: impl Into<Root>) -> Result<PathBuf> {
+    let kind = kind.into();
     let roots = roots_dir();
     fs::create_dir_all(&roots).with_context(|| format!("create {}", roots.display()))?;
-    let root = roots.canonicalize()?.join(version.root_name());
+    let root = roots.canonicalize()?.join(kind.name());
     // It gets its name when it is whole.
     if root.exists() {
         return Ok(root);
     }
-    let _lock = Lock::take(&roots.join(format!("{}.lock", version.suite())))?;
+    let _lock = Lock::take(&roots.join(format!("{}.lock", kind.suite())))?;
     if !root.exists() {
-        build(version, &root)?;
+        build(kind, &root)?;
     }
     Ok(root)
 }
 
-fn build(version: HtCondor, root: &Path) -> Result<()> {
+fn build(kind: Root, root: &Path) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         bail!("unpacking a distribution root needs root");
     }
     machine::need(machine::FOR_A_ROOT)?;
     eprintln!(
-        "unpacking Debian {} with HTCondor {version} and CRIU into {} (once, about half a minute)",
-        version.suite(),
+        "unpacking Debian {} with {kind} into {} (once, about half a minute)",
+        kind.suite(),
         root.display()
     );
     let start = Instant::now();
@@ -138,8 +186,8 @@ fn build(version: HtCondor, root: &Path) -> Result<()> {
             "--dpkgopt=path-include=/usr/share/doc/*/copyright",
             "--dpkgopt=path-exclude=/usr/share/locale/*",
         ])
-        .arg(format!("--include={}", version.packages().join(",")))
-        .arg(version.suite())
+        .arg(format!("--include={}", kind.packages().join(",")))
+        .arg(kind.suite())
         .arg(&temporary)
         .stdin(Stdio::null())
         .output()
@@ -156,11 +204,11 @@ fn build(version: HtCondor, root: &Path) -> Result<()> {
         };
         bail!(
             "mmdebstrap {} ended with {}:\n{tail}{hint}",
-            version.suite(),
+            kind.suite(),
             made.status
         );
     }
     fs::rename(&temporary, root).with_context(|| format!("rename to {}", root.display()))?;
-    eprintln!("unpacked {} in {:.0?}", version.suite(), start.elapsed());
+    eprintln!("unpacked {} in {:.0?}", kind.suite(), start.elapsed());
     Ok(())
 }

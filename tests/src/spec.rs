@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::host::Role;
-use crate::roots::HtCondor;
+use crate::roots::{HtCondor, Root};
 
 /// A file to put on an execution point before its daemons start.
 #[derive(Debug, Clone)]
@@ -89,6 +89,7 @@ impl Ep {
 #[derive(Debug, Clone)]
 pub struct Spec {
     pub(crate) version: HtCondor,
+    pub(crate) root: Root,
     pub(crate) eps: Vec<Ep>,
     pub(crate) config: Vec<String>,
     pub(crate) bare: bool,
@@ -99,6 +100,7 @@ impl Spec {
     pub fn new(version: HtCondor) -> Self {
         Self {
             version,
+            root: version.into(),
             eps: Vec::new(),
             config: Vec::new(),
             bare: false,
@@ -111,6 +113,13 @@ impl Spec {
             bare: true,
             ..Self::new(version)
         }
+    }
+
+    /// Hosts of another root, which must be bare where it has no HTCondor.
+    #[must_use]
+    pub fn root(mut self, root: Root) -> Self {
+        self.root = root;
+        self
     }
 
     /// One more execution point; the first is `ep1`.

@@ -28,6 +28,9 @@ pub struct Resume {
     pub follows: String,
     /// The job and its arguments.
     pub argv: Vec<String>,
+    /// The level of instructions that the job gets to see, where that is less than all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<String>,
     /// The CPU affinity of each process, which CRIU does not restore.
     pub affinity: Vec<Affinity>,
 }

@@ -19,7 +19,9 @@ use nix::sys::stat::Mode;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{errors, hook, stats};
+use super::alone::LOADER;
+use super::images::ImageError;
+use super::{errors, hook, registers, stats};
 use crate::namespaces::SANDBOX;
 use crate::sys;
 
@@ -67,14 +69,14 @@ pub(crate) enum CriuError {
 /// another /srv, and either may be where this CRIU lies.
 #[derive(Debug)]
 pub(crate) struct Criu {
-    dir: OwnedFd,
-    layout: Layout,
-    version: String,
+    pub(super) dir: OwnedFd,
+    pub(super) layout: Layout,
+    pub(super) version: String,
 }
 
 /// How a CRIU lies in its directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Layout {
+pub(super) enum Layout {
     /// `lib/` with its loader and libraries, `bin/criu`.
     Bundle,
     /// `criu`, and whatever it needs is the node's.
@@ -115,6 +117,11 @@ impl ImageDir {
         stats::frozen(&self.file(stats::FILE))
     }
 
+    /// Which register state was in use in a tree whose images lie here.
+    pub(crate) fn registers(&self) -> Result<u64, ImageError> {
+        registers::in_use(&self.file("."))
+    }
+
     /// One sentence for why the call that wrote `log` failed.
     pub(crate) fn why(&self, log: &str) -> String {
         errors::explain(&tail(&self.file(log)).unwrap_or_default())
@@ -122,11 +129,12 @@ impl ImageDir {
 }
 
 impl Criu {
-    /// The newest CRIU of those beside this program and on the node.
+    /// The newest CRIU of those beside this program and on the node; among equals the first.
     pub(crate) fn find(beside: &Path) -> Result<Criu, CriuError> {
         let places = places(beside);
         let newest = places
             .iter()
+            .rev()
             .filter_map(|(dir, layout)| Criu::open(dir, *layout))
             .max_by_key(|criu| number(&criu.version));
         match newest {
@@ -167,7 +175,7 @@ impl Criu {
     }
 
     /// The program, its directory open in the child, and with no words yet.
-    fn command(&self) -> io::Result<Command> {
+    pub(super) fn command(&self) -> io::Result<Command> {
         // A copy that survives exec, in the child alone.
         let dir = self.dir.try_clone()?;
         let number = dir.as_raw_fd();
@@ -175,7 +183,7 @@ impl Criu {
         let mut command = match self.layout {
             Layout::Program => Command::new(at("criu")),
             Layout::Bundle => {
-                let mut command = Command::new(at("lib/ld-linux-x86-64.so.2"));
+                let mut command = Command::new(at(&format!("lib/{LOADER}")));
                 command.args(["--library-path", &at("lib"), &at("bin/criu")]);
                 command
             }
@@ -190,6 +198,15 @@ impl Criu {
             Ok(())
         });
         Ok(command)
+    }
+
+    /// Where the program itself lies.
+    pub(super) fn program(&self) -> PathBuf {
+        let name = match self.layout {
+            Layout::Program => "criu",
+            Layout::Bundle => "bin/criu",
+        };
+        PathBuf::from(format!("/proc/self/fd/{}/{name}", self.dir.as_raw_fd()))
     }
 
     /// "4.1.1"
@@ -284,7 +301,7 @@ fn places(beside: &Path) -> Vec<(PathBuf, Layout)> {
     places
 }
 
-fn open_dir(path: &Path) -> nix::Result<OwnedFd> {
+pub(super) fn open_dir(path: &Path) -> nix::Result<OwnedFd> {
     let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     open(path, flags, Mode::empty())
 }

@@ -48,6 +48,28 @@ pub(crate) enum ImageError {
 
 /// Takes the supplementary groups out of every core image in `dir`.
 pub(crate) fn drop_groups(dir: &Path) -> Result<(), ImageError> {
+    each_core(dir, |path| {
+        let file = |source| ImageError::File {
+            path: path.to_owned(),
+            source,
+        };
+        let before = fs::read(path).map_err(file)?;
+        let after = core_without_groups(&before).map_err(|what| ImageError::Format {
+            path: path.to_owned(),
+            what,
+        })?;
+        if after != before {
+            fs::write(path, after).map_err(file)?;
+        }
+        Ok(())
+    })
+}
+
+/// Every core image in `dir`: one for each thread.
+pub(super) fn each_core(
+    dir: &Path,
+    mut each: impl FnMut(&Path) -> Result<(), ImageError>,
+) -> Result<(), ImageError> {
     let file = |path: &Path| {
         let path = path.to_owned();
         move |source| ImageError::File { path, source }
@@ -64,19 +86,13 @@ pub(crate) fn drop_groups(dir: &Path) -> Result<(), ImageError> {
                 path,
             });
         }
-        let before = fs::read(&path).map_err(file(&path))?;
-        let after = match core_without_groups(&before) {
-            Ok(after) => after,
-            Err(what) => return Err(ImageError::Format { path, what }),
-        };
-        if after != before {
-            fs::write(&path, after).map_err(file(&path))?;
-        }
+        each(&path)?;
     }
     Ok(())
 }
 
-fn core_without_groups(image: &[u8]) -> Result<Vec<u8>, &'static str> {
+/// The message in a core image.
+pub(super) fn core_message(image: &[u8]) -> Result<&[u8], &'static str> {
     let word = |at: usize| -> Result<u32, &'static str> {
         let bytes = image.get(at..at + 4).ok_or("cut short")?;
         let word = u32::from_le_bytes(bytes.try_into().expect("four bytes"));
@@ -85,15 +101,20 @@ fn core_without_groups(image: &[u8]) -> Result<Vec<u8>, &'static str> {
     if word(0)? != COMMON_MAGIC || word(4)? != CORE_MAGIC {
         return Err("wrong magic");
     }
-    let length = word(8)? as usize;
-    let end = 12usize.checked_add(length).ok_or("wrong length")?;
-    let message = image.get(12..end).ok_or("cut short")?;
+    let end = 12usize
+        .checked_add(word(8)? as usize)
+        .ok_or("wrong length")?;
+    image.get(12..end).ok_or("cut short")
+}
+
+fn core_without_groups(image: &[u8]) -> Result<Vec<u8>, &'static str> {
+    let message = core_message(image)?;
     let edited = without_field(message, &GROUPS)?;
     let mut out = image[..8].to_vec();
     let length = u32::try_from(edited.len()).map_err(|_| "too large")?;
     out.extend_from_slice(&length.to_le_bytes());
     out.extend_from_slice(&edited);
-    out.extend_from_slice(&image[end..]);
+    out.extend_from_slice(&image[12 + message.len()..]);
     Ok(out)
 }
 

@@ -1,11 +1,13 @@
 //! CRIU itself: where it is, how it is called, what it leaves behind.
 
+mod alone;
 mod capture;
 mod command;
 mod errors;
 mod hook;
 mod images;
 mod injected;
+mod registers;
 mod serve;
 mod stats;
 mod streamer;

@@ -84,7 +84,7 @@ fn anonymous(process: &Process, kind: &str) -> Option<Reason> {
             pid,
             format!(
                 "process {pid} ({name}) uses io_uring, which CRIU cannot freeze; switch the program to ordinary or \
-                 epoll I/O (UV_USE_IO_URING=0 for node)"
+                 epoll I/O (node: UV_USE_IO_URING=0 with libuv before 1.50; newer ones always use it)"
             ),
         ),
         "[fanotify]" => Reason::doubt(

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use super::{Process, Reason};
-use crate::mapped;
+use crate::{mapped, nameless};
 
 const DELETED: &str = " (deleted)";
 
@@ -17,7 +17,12 @@ pub(super) fn find(process: &Process) -> Vec<Reason> {
     let Ok(maps) = File::open(process.dir.join("maps")) else {
         return Vec::new();
     };
-    let has_name = |path: &Path, inode| path.exists() || mapped::other_name(path, inode).is_some();
+    let has_name = |path: &Path, inode| {
+        path.exists()
+            || mapped::other_name(path, inode).is_some()
+            // One that has none may get one before the freeze.
+            || process.dir.parent().is_some_and(|proc| nameless::adopts(proc, inode))
+    };
     of_maps(BufReader::new(maps), process, has_name)
 }
 

@@ -47,6 +47,7 @@ scripts!(
     "memfd",
     "message-queue",
     "netlink",
+    "numpy-threads",
     "pidfd",
     "posix-shm",
     "python-forkserver-join",
@@ -69,8 +70,17 @@ scripts!(
     others:
     "bash.sh",
     "dash.sh",
+    "debugged.sh",
+    "go.elv",
+    "jvm.js",
+    "node.js",
     "perl.pl",
+    "r.R",
+    "unhidden.sh",
 );
+
+/// What is compiled, by the machine's own compiler: its name without `.c`, and the text.
+pub const OPENMP: (&str, &str) = ("openmp", include_str!("openmp.c"));
 
 type Program = fn() -> Result<()>;
 

@@ -1,9 +1,11 @@
 //! One row: started by hand in one directory, frozen by TERM, thawed in another, checked to the end.
 
 use std::fs;
+use std::os::unix::fs::chown;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -24,40 +26,109 @@ const FROZEN: i32 = 85;
 
 /// A place on the host for one life of a row, with what it printed beside it.
 struct Place<'a> {
-    host: &'a Host,
+    stop: Stop<'a>,
     dir: String,
 }
 
-impl Place<'_> {
+impl<'a> Place<'a> {
+    /// A row's next place, always another.
+    fn new(row: &Row, index: usize, stop: Stop<'a>) -> Place<'a> {
+        // Several rows of a name may meet on one host.
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let part = ["first/scratch", "second/otherwise/named", "third"][index];
+        Place {
+            stop,
+            dir: format!("/home/pilot/{part}/{number}/{}", row.name()),
+        }
+    }
+
     fn outside(&self, name: &str) -> PathBuf {
-        self.host.path(format!("{}/{name}", self.dir))
+        self.stop.host.path(format!("{}/{name}", self.dir))
     }
 
     fn printed(&self, stream: &str) -> String {
-        let path = self.host.path(format!("{}.{stream}", self.dir));
+        let path = self.stop.host.path(format!("{}.{stream}", self.dir));
         String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
     }
 
     fn names(&self) -> Result<Vec<String>> {
         let mut names = Vec::new();
-        for entry in fs::read_dir(self.host.path(&self.dir))? {
+        for entry in fs::read_dir(self.stop.host.path(&self.dir))? {
             names.push(entry?.file_name().to_string_lossy().into_owned());
         }
         names.sort_unstable();
         Ok(names)
     }
 
+    fn make(&self) -> Result<()> {
+        let parent = Path::new(&self.dir).parent().context("a parent")?;
+        for dir in [parent, Path::new(&self.dir)] {
+            self.stop.host.make_dir(dir, self.stop.user, 0o755)?;
+        }
+        Ok(())
+    }
+
+    /// The files that a row begins with.
+    fn provide(&self, row: &Row) -> Result<()> {
+        let write = |name: &str, text: &str| {
+            let name = format!("{}{name}", self.dir);
+            self.stop.host.write(name, text, self.stop.user, 0o755)
+        };
+        if let Start::Script(_, name) = row.start {
+            let script = SCRIPTS.iter().find(|(known, _)| *known == name);
+            let (_, text) = script.with_context(|| format!("no script {name}"))?;
+            write(&format!("/{name}"), text)?;
+        }
+        if row.name() == "stdin" {
+            write(".in", "first and the rest\n")?;
+        }
+        Ok(())
+    }
+
+    /// Has the job that runs here frozen, and nothing left but its image.
+    fn freeze(&self, child: &mut Child) -> Result<()> {
+        self.wait_for("tick ", child)?;
+        terminate(self.stop.host, child)?;
+        let status = self.wait_end(child)?;
+        ensure!(
+            status.code() == Some(FROZEN),
+            "frozen with {status}: {}",
+            self.story()
+        );
+        let left = self.names()?;
+        ensure!(left == ["checkpoint.criu"], "left behind: {left:?}");
+        Ok(())
+    }
+
+    /// The image, and it alone, goes to the next place.
+    fn hand_over(&self, next: &Place<'_>) -> Result<()> {
+        let (image, moved) = (
+            self.outside("checkpoint.criu"),
+            next.outside("checkpoint.criu"),
+        );
+        fs::copy(&image, &moved)?;
+        fs::remove_file(image)?;
+        let uid = Some(next.stop.user.uid());
+        chown(&moved, uid, uid)?;
+        Ok(())
+    }
+
     fn start(&self, row: &Row, server: &str) -> Result<Child> {
-        let stream = |name: &str| fs::File::create(self.host.path(format!("{}.{name}", self.dir)));
-        let mut command = self.host.command(User::Pilot, &self.dir)?;
+        let stream =
+            |name: &str| fs::File::create(self.stop.host.path(format!("{}.{name}", self.dir)));
+        let mut command = self.stop.host.command(self.stop.user, &self.dir)?;
         command
             .arg(format!("SERVER={server}"))
-            .args([&format!("{BIN}/criu-starter"), "run", "--"]);
+            .args([&format!("{}/criu-starter", self.stop.bin), "run"])
+            .args(self.stop.options)
+            .arg("--");
         match row.start {
             Start::Specimen(name) => command.args([&format!("{BIN}/specimens"), name]),
+            Start::Program(name) => command.arg(format!("{}/{name}", self.stop.bin)),
             Start::Script(program, name) => command.args([program, name]),
         };
-        let input = self.host.path(format!("{}.in", self.dir));
+        let input = self.stop.host.path(format!("{}.in", self.dir));
         if input.exists() {
             command.stdin(fs::File::open(input)?);
         }
@@ -108,68 +179,81 @@ fn shortened(text: &str) -> String {
     interesting.join("\n") + "\n"
 }
 
-/// Freezes and thaws one row; an error says what was otherwise.
-pub(super) fn check(row: &Row, outcome: Outcome, host: &Host, server: &str) -> Result<()> {
-    let place = |part: &str| Place {
-        host,
-        dir: format!("/home/pilot/{part}/{}", row.name()),
-    };
-    let (here, there) = (place("first/scratch"), place("second/otherwise/named"));
-    for place in [&here, &there] {
-        host.make_dir(
-            Path::new(&place.dir).parent().context("a parent")?,
-            User::Pilot,
-            0o755,
-        )?;
-        host.make_dir(&place.dir, User::Pilot, 0o755)?;
-    }
-    if let Start::Script(_, name) = row.start {
-        let (_, text) = SCRIPTS
-            .iter()
-            .find(|(known, _)| *known == name)
-            .with_context(|| format!("no script {name}"))?;
-        host.write(format!("{}/{name}", here.dir), text, User::Pilot, 0o755)?;
-    }
-    if row.name() == "stdin" {
-        let input = format!("{}.in", here.dir);
-        host.write(input, "first and the rest\n", User::Pilot, 0o644)?;
-    }
+/// Where a row is started, or thawed.
+#[derive(Clone, Copy)]
+pub(super) struct Stop<'a> {
+    pub(super) host: &'a Host,
+    pub(super) user: User,
+    /// Where our programs are.
+    pub(super) bin: &'static str,
+    /// Words after `run`.
+    pub(super) options: &'static [&'static str],
+}
 
-    let mut first = here.start(row, server)?;
-    here.wait_for("ready", &mut first)?;
-    here.wait_for("tick ", &mut first)?;
-    terminate(host, &first)?;
+impl<'a> Stop<'a> {
+    /// As an ordinary user without any capability.
+    pub(super) fn at(host: &'a Host) -> Self {
+        Self {
+            host,
+            user: User::Pilot,
+            bin: BIN,
+            options: &[],
+        }
+    }
+}
+
+/// Starts and freezes a row; where its image is, as a path on the machine.
+pub(super) fn freeze(row: &Row, stop: Stop<'_>) -> Result<PathBuf> {
+    let place = Place::new(row, 0, stop);
+    place.make()?;
+    place.provide(row)?;
+    let mut child = place.start(row, "")?;
+    place.wait_for("ready", &mut child)?;
+    place.freeze(&mut child)?;
+    Ok(place.outside("checkpoint.criu"))
+}
+
+/// Starts a row at the first stop, freezes and thaws it from each to the next; an error says what was otherwise.
+pub(super) fn check(row: &Row, outcome: Outcome, route: &[Stop<'_>], server: &str) -> Result<()> {
+    let places = route.iter().enumerate();
+    let places = places.map(|(index, stop)| Place::new(row, index, *stop));
+    let places: Vec<Place<'_>> = places.collect();
+    for place in &places {
+        place.make()?;
+    }
+    let (here, later) = places.split_first().context("a route has a beginning")?;
+    here.provide(row)?;
+
+    let mut printed = String::new();
+    let mut child = here.start(row, server)?;
+    here.wait_for("ready", &mut child)?;
     if let Outcome::Refused(because) = outcome {
-        return refused(row, because, &here, &mut first);
+        here.wait_for("tick ", &mut child)?;
+        terminate(here.stop.host, &child)?;
+        return refused(row, because, here, &mut child);
     }
-    let status = here.wait_end(&mut first)?;
-    ensure!(
-        status.code() == Some(FROZEN),
-        "frozen with {status}: {}",
-        here.story()
-    );
-    let left = here.names()?;
-    ensure!(left == ["checkpoint.criu"], "left behind: {left:?}");
-    fs::rename(
-        here.outside("checkpoint.criu"),
-        there.outside("checkpoint.criu"),
-    )?;
-
-    let mut second = there.start(row, server)?;
-    there.wait_for("tick ", &mut second)?;
-    fs::write(there.outside(".criu/srv/go"), "")?;
-    let status = there.wait_end(&mut second)?;
+    let mut here = here;
+    for there in later {
+        here.freeze(&mut child)?;
+        here.hand_over(there)?;
+        printed += &here.printed("out");
+        child = there.start(row, server)?;
+        here = there;
+    }
+    here.wait_for("tick ", &mut child)?;
+    fs::write(here.outside(".criu/srv/go"), "")?;
+    let status = here.wait_end(&mut child)?;
     ensure!(
         ended(status) == row.ends,
         "ended with {status}: {}",
-        there.story()
+        here.story()
     );
-    let left = there.names()?;
+    let left = here.names()?;
     ensure!(
         left.iter().any(|name| name == "go") && !left.iter().any(|name| name.contains("criu")),
         "left behind: {left:?}"
     );
-    each_line_once(&(here.printed("out") + &there.printed("out")))
+    each_line_once(&(printed + &here.printed("out")))
 }
 
 /// The job was told to leave, runs on, and finds itself whole.
@@ -184,7 +268,7 @@ fn refused(row: &Row, because: &str, here: &Place<'_>, child: &mut Child) -> Res
     // A script takes TERM for `go`; a specimen dies of it, as it would without us.
     let status = here.wait_end(child)?;
     let expected = match row.start {
-        Start::Specimen(_) => Ends::Signal(15),
+        Start::Specimen(_) | Start::Program(_) => Ends::Signal(15),
         Start::Script(..) => row.ends,
     };
     ensure!(

@@ -2,7 +2,7 @@
 
 use Ends::{Code, Signal};
 use Outcome::{GoesOn, Refused};
-use Start::{Script, Specimen};
+use Start::{Program, Script, Specimen};
 
 /// What a freeze and a thaw do to a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub(super) enum Ends {
 pub(super) enum Start {
     /// A word of the static program `specimens`.
     Specimen(&'static str),
+    /// A program of that name beside it.
+    Program(&'static str),
     /// An interpreter and a script of `tests::specimens::SCRIPTS`.
     Script(&'static str, &'static str),
 }
@@ -61,7 +63,7 @@ impl Row {
     /// The name of its directory and of its row.
     pub(super) fn name(&self) -> &'static str {
         match self.start {
-            Specimen(name) | Script(_, name) => name,
+            Specimen(name) | Program(name) | Script(_, name) => name,
         }
     }
 }
@@ -84,6 +86,13 @@ const fn script(
 ) -> Row {
     Row {
         start: Script(program, name),
+        ..specimen(family, name, what)
+    }
+}
+
+const fn program(family: &'static str, name: &'static str, what: &'static str) -> Row {
+    Row {
+        start: Program(name),
         ..specimen(family, name, what)
     }
 }
@@ -154,7 +163,7 @@ pub(super) const TABLE: &[Row] = &[
     script("memory", "python3", "anonymous-shared.py", "anonymous memory shared by two processes"),
     script("memory", "python3", "posix-shm.py", "POSIX shared memory"),
     script("memory", "python3", "semaphore.py", "POSIX semaphore"),
-    script("memory", "python3", "unlinked-semaphore.py", "POSIX semaphore, unlinked").refused("deleted"),
+    script("memory", "python3", "unlinked-semaphore.py", "POSIX semaphore, unlinked and mapped"),
     script("memory", "python3", "memfd.py", "memfd, mapped").refused("memfd"),
     script("memory", "python3", "unmapped-memfd.py", "memfd, not mapped"),
     script("memory", "python3", "system-v-shm.py", "System V shared memory").refused("System V"),
@@ -162,8 +171,8 @@ pub(super) const TABLE: &[Row] = &[
     script("memory", "python3", "system-v-sem.py", "System V semaphores").refused("System V"),
 
     script("languages", "python3", "python-threads.py", "python with threads and queues"),
-    script("languages", "python3", "python-queue.py", "python multiprocessing, queues").refused("multiprocessing"),
-    script("languages", "python3", "python-pool.py", "python multiprocessing, a pool").refused("multiprocessing"),
+    script("languages", "python3", "python-queue.py", "python multiprocessing, queues"),
+    script("languages", "python3", "python-pool.py", "python multiprocessing, a pool"),
     script("languages", "python3", "python-forkserver-queue.py", "python multiprocessing by forkserver, queues"),
     script("languages", "python3", "python-forkserver-join.py", "python multiprocessing by forkserver, a worker that ends"),
     script("languages", "python3", "python-forkserver-pool.py", "python multiprocessing by forkserver, a pool"),
@@ -172,4 +181,13 @@ pub(super) const TABLE: &[Row] = &[
     script("languages", "perl", "perl.pl", "perl"),
     script("languages", "bash", "bash.sh", "bash with children and a coprocess"),
     script("languages", "dash", "dash.sh", "shell script"),
+
+    script("runtimes", "python3", "numpy-threads.py", "python with numpy, OpenBLAS and threads"),
+    script("runtimes", "Rscript", "r.R", "R"),
+    script("runtimes", "rhino", "jvm.js", "JVM, threads that make garbage"),
+    script("runtimes", "node", "node.js", "node, a worker thread and a child").refused("io_uring"),
+    script("runtimes", "elvish", "go.elv", "Go program, goroutines"),
+    program("runtimes", "openmp", "OpenMP, four threads, statically linked against glibc"),
+    script("runtimes", "bash", "unhidden.sh", "bash with a python that got an empty environment"),
+    script("runtimes", "bash", "debugged.sh", "program under gdb").refused("traced by a debugger"),
 ];
