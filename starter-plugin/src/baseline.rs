@@ -15,7 +15,7 @@
 //! | `__builtin_cpu_supports`, a program's own CPUID (R by its libdeflate) | CPUID | nothing |
 //!
 //! A job that has a JVM's or node's engine mapped when it is frozen gets an image that asks for all that its slots had, and
-//! so does one whose registers show that something newer was used ([`Baseline::exceeded`]). The last row is left to whoever
+//! so does one whose registers show that something newer was used ([`exceeded`]). The last row is left to whoever
 //! says `CRIUBaseline`.
 //!
 //! CPUID faulting would cover every row, but `exec` switches it off and the fault is a signal in the job itself: it needs a
@@ -29,47 +29,11 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
+use file_transfer_plugin::fingerprint::Baseline::{self, V2, V3};
 use file_transfer_plugin::fingerprint::Fingerprint;
 
 /// The attribute of a job's ad, and of a slot's.
 pub(crate) const ATTRIBUTE: &str = "CRIUBaseline";
-
-/// Levels of the x86-64 psABI.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Baseline {
-    /// Up to SSE4.2.
-    V2,
-    /// Up to AVX2.
-    V3,
-}
-
-use Baseline::{V2, V3};
-
-/// What the levels' definitions name, as /proc/cpuinfo calls it, and `xsave`, without which CRIU restores no such image.
-const LEVEL_2: [&str; 8] = [
-    "cx16", "lahf_lm", "pni", "popcnt", "sse4_1", "sse4_2", "ssse3", "xsave",
-];
-
-/// The definition's own, and what every such CPU has beside it: no variable hides it from everything.
-const LEVEL_3: [&str; 13] = [
-    "abm",
-    "aes",
-    "avx",
-    "avx2",
-    "bmi1",
-    "bmi2",
-    "f16c",
-    "fma",
-    "movbe",
-    "pclmulqdq",
-    "rdrand",
-    "rdtscp",
-    "xsaveopt",
-];
-
-/// Components of the register state and the bytes that they take, the same on all makes up to AVX.
-const STATE_2: (u64, u32) = (0b011, 576);
-const STATE_3: (u64, u32) = (0b111, 832);
 
 /// What both levels hide: (variable, its value at level 2, at level 3).
 const KNOBS: [(&str, &str, &str); 10] = [
@@ -112,72 +76,37 @@ const PROGRAMS: [&str; 3] = ["node", "nodejs", "julia"];
 #[error("no baseline {0:?}, only x86-64-v2, x86-64-v3 and auto")]
 pub(crate) struct UnknownBaseline(String);
 
-impl Baseline {
-    /// The level that a user asks for on this slot, whose pool may have one of its own. None where the slot has less than any.
-    pub(crate) fn asked(
-        text: &str,
-        pools: Option<&str>,
-        slot: &Fingerprint,
-    ) -> Result<Option<Baseline>, UnknownBaseline> {
-        let wanted = match text {
-            "auto" => pools.and_then(Self::named).unwrap_or(V3),
-            text => Self::named(text).ok_or_else(|| UnknownBaseline(text.to_owned()))?,
-        };
-        let has = |names: &[&str]| names.iter().all(|name| slot.cpu_features.contains(*name));
-        Ok(match wanted {
-            V3 if has(&LEVEL_2) && has(&LEVEL_3) => Some(V3),
-            _ if has(&LEVEL_2) => Some(V2),
-            _ => None,
-        })
-    }
+/// The level that a user asks for on this slot, whose pool may have one of its own. None where the slot has less than any.
+pub(crate) fn asked(
+    text: &str,
+    pools: Option<&str>,
+    slot: &Fingerprint,
+) -> Result<Option<Baseline>, UnknownBaseline> {
+    let wanted = match text {
+        "auto" => pools.and_then(Baseline::named).unwrap_or(V3),
+        text => Baseline::named(text).ok_or_else(|| UnknownBaseline(text.to_owned()))?,
+    };
+    let had = |level: &Baseline| *level <= wanted && level.is_had_by(slot);
+    Ok(Baseline::ALL.into_iter().rev().find(had))
+}
 
-    /// By its name in an ad or a manifest.
-    pub(crate) fn named(text: &str) -> Option<Baseline> {
-        match text.trim_start_matches("x86-64-") {
-            "v2" => Some(V2),
-            "v3" => Some(V3),
-            _ => None,
-        }
+/// Hides from a job, by its environment, what lies above.
+pub(crate) fn hide(level: Baseline, environment: &mut Vec<(OsString, OsString)>) {
+    for (name, at_2, at_3) in KNOBS {
+        environment.retain(|(known, _)| known != name);
+        let value = if level == V2 { at_2 } else { at_3 };
+        environment.push((name.into(), value.into()));
     }
+    let more = if level == V2 { TUNABLES_2 } else { "" };
+    let hwcaps = format!("glibc.cpu.hwcaps={TUNABLES_3}{more}");
+    tune(environment, &hwcaps);
+}
 
-    /// Its name.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            V2 => "x86-64-v2",
-            V3 => "x86-64-v3",
-        }
-    }
-
-    /// Hides from a job, by its environment, what lies above.
-    pub(crate) fn hide(self, environment: &mut Vec<(OsString, OsString)>) {
-        for (name, at_2, at_3) in KNOBS {
-            environment.retain(|(known, _)| known != name);
-            let value = if self == V2 { at_2 } else { at_3 };
-            environment.push((name.into(), value.into()));
-        }
-        let more = if self == V2 { TUNABLES_2 } else { "" };
-        let hwcaps = format!("glibc.cpu.hwcaps={TUNABLES_3}{more}");
-        tune(environment, &hwcaps);
-    }
-
-    /// What an image needs of a job that saw no more than this of `slot`.
-    pub(crate) fn limit(self, slot: &Fingerprint) -> Fingerprint {
-        let mut limited = slot.clone();
-        limited.cpu_features.retain(|name| {
-            LEVEL_2.contains(&name.as_str()) || (self == V3 && LEVEL_3.contains(&name.as_str()))
-        });
-        let (mask, size) = if self == V2 { STATE_2 } else { STATE_3 };
-        limited.xcr0 &= mask;
-        limited.xsave_size = limited.xsave_size.min(size);
-        limited
-    }
-
-    /// Whether register state that was in use (XSTATE_BV) is more than the level has. Protection keys are always in use.
-    pub(crate) fn exceeded(self, used: u64) -> bool {
-        const PKRU: u64 = 1 << 9;
-        let (mask, _) = if self == V2 { STATE_2 } else { STATE_3 };
-        used & !(mask | PKRU) != 0
-    }
+/// Whether register state that was in use (XSTATE_BV) is more than the level has. Protection keys are always in use.
+pub(crate) fn exceeded(level: Baseline, used: u64) -> bool {
+    const PKRU: u64 = 1 << 9;
+    let (mask, _) = level.state();
+    used & !(mask | PKRU) != 0
 }
 
 /// Adds a setting to GLIBC_TUNABLES, in place of one of that name.
@@ -229,12 +158,10 @@ pub(crate) fn engine(proc: &Path) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn sapphire_rapids() -> Fingerprint {
-        let mut words = [&LEVEL_2[..], &LEVEL_3, &["avx512f", "amx_tile", "sha_ni"]].concat();
-        words.sort_unstable();
+    fn with(features: &str) -> Fingerprint {
         Fingerprint {
             cpu_vendor: "GenuineIntel".into(),
-            cpu_features: words.into_iter().map(str::to_owned).collect(),
+            cpu_features: features.split(',').map(str::to_owned).collect(),
             xcr0: 0x602e7,
             xsave_size: 11_008,
             kernel: file_transfer_plugin::fingerprint::Kernel(60_118),
@@ -243,32 +170,25 @@ mod tests {
         }
     }
 
-    fn haswell() -> Fingerprint {
-        V3.limit(&sapphire_rapids())
-    }
-
-    #[test]
-    fn an_image_asks_for_its_level_alone() {
-        let slot = sapphire_rapids();
-        assert!(haswell().admits(&slot).is_err());
-        assert_eq!(haswell().admits(&V3.limit(&slot)), Ok(()));
-        assert_eq!(slot.admits(&V3.limit(&slot)), Ok(()));
-        assert!(V2.limit(&slot).admits(&V3.limit(&slot)).is_err());
-        assert_eq!(haswell().xsave_size, 832);
+    fn sapphire_rapids() -> Fingerprint {
+        with(
+            "abm,aes,amx_tile,avx,avx2,avx512f,bmi1,bmi2,cx16,f16c,fma,lahf_lm,movbe,pclmulqdq,pni,popcnt,rdrand,rdtscp,\
+             sha_ni,sse4_1,sse4_2,ssse3,xsave,xsaveopt",
+        )
     }
 
     #[test]
     fn auto_is_what_the_pool_says_and_never_more_than_the_slot_has() {
-        let asked = |text, pools, slot: &Fingerprint| Baseline::asked(text, pools, slot).unwrap();
+        let asked = |text, pools, slot: &Fingerprint| super::asked(text, pools, slot).unwrap();
         let slot = sapphire_rapids();
         assert_eq!(asked("auto", None, &slot), Some(V3));
         assert_eq!(asked("auto", Some("x86-64-v2"), &slot), Some(V2));
         assert_eq!(asked("x86-64-v2", Some("x86-64-v3"), &slot), Some(V2));
-        assert_eq!(asked("auto", None, &V2.limit(&slot)), Some(V2));
+        assert_eq!(asked("auto", None, &V2.of(&slot)), Some(V2));
         let mut bare = slot.clone();
         bare.cpu_features.clear();
         assert_eq!(asked("v3", None, &bare), None);
-        let error = Baseline::asked("v4", None, &slot).unwrap_err();
+        let error = super::asked("v4", None, &slot).unwrap_err();
         assert!(error.to_string().contains("\"v4\""), "{error}");
     }
 
@@ -281,7 +201,7 @@ mod tests {
                 "glibc.malloc.perturb=1:glibc.cpu.hwcaps=-RTM".into(),
             ),
         ];
-        V3.hide(&mut environment);
+        hide(V3, &mut environment);
         let value = |name: &str| {
             let found: Vec<_> = environment
                 .iter()
@@ -301,8 +221,8 @@ mod tests {
 
     #[test]
     fn registers_in_use_above_the_level_are_seen() {
-        assert!(!V3.exceeded(0x207) && V3.exceeded(0x2e7) && V3.exceeded(0x20));
-        assert!(V2.exceeded(0x7) && !V2.exceeded(0x3));
+        assert!(!exceeded(V3, 0x207) && exceeded(V3, 0x2e7) && exceeded(V3, 0x20));
+        assert!(exceeded(V2, 0x7) && !exceeded(V2, 0x3));
     }
 
     #[test]

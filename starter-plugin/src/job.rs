@@ -12,10 +12,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use classad::ClassAd;
 use file_transfer_plugin::attributes;
-use file_transfer_plugin::fingerprint::Fingerprint;
+use file_transfer_plugin::fingerprint::{Baseline, Fingerprint};
 use nix::sys::signal::Signal;
 
-use crate::baseline::{self, Baseline};
+use crate::baseline;
 use crate::exit_code::ExitCode;
 use crate::namespaces::SANDBOX;
 use crate::period::Interval;
@@ -102,7 +102,7 @@ impl Job {
     pub(crate) fn baseline(&self, slot: &Fingerprint) -> Option<Baseline> {
         let named = |ad: &Option<ClassAd>| ad.as_ref()?.eval_str(baseline::ATTRIBUTE);
         let asked = self.baseline.clone().or_else(|| named(&self.job_ad))?;
-        match Baseline::asked(&asked, named(&self.machine_ad).as_deref(), slot) {
+        match baseline::asked(&asked, named(&self.machine_ad).as_deref(), slot) {
             Ok(None) => {
                 tracing::warn!("this slot has less than any baseline");
                 None

@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use file_transfer_plugin::attributes;
-use file_transfer_plugin::fingerprint::Fingerprint;
+use file_transfer_plugin::fingerprint::{Baseline, Fingerprint};
 use file_transfer_plugin::manifest::Resume;
 use nix::unistd::{getegid, geteuid};
 
 use crate::again::{self, Notes};
-use crate::baseline::{self, Baseline};
+use crate::baseline;
 use crate::chirp::Chirp;
 use crate::criu::{Criu, ImageDir};
 use crate::exit_code::ExitCode;
@@ -97,7 +97,7 @@ impl Running {
         };
         let mut command = job.inside(slot.kernel.0)?;
         if let Some(level) = baseline {
-            level.hide(&mut command.environment);
+            baseline::hide(level, &mut command.environment);
             tracing::info!(stage = "baseline", level = level.name());
         }
         write_environment(job, sandbox);
@@ -240,7 +240,9 @@ impl Running {
             return;
         };
         let used = match images.registers() {
-            Ok(used) if level.exceeded(used) => format!("registers {used:#x} are in use"),
+            Ok(used) if baseline::exceeded(level, used) => {
+                format!("registers {used:#x} are in use")
+            }
             Ok(_) => match baseline::engine(&self.init.proc()) {
                 Some(engine) => format!("{engine} chooses instructions by itself"),
                 None => return,
@@ -280,7 +282,7 @@ pub(crate) struct StartFailed {
 
 /// What a job may use of a slot.
 fn seen(baseline: Option<Baseline>, slot: &Fingerprint) -> Fingerprint {
-    baseline.map_or_else(|| slot.clone(), |level| level.limit(slot))
+    baseline.map_or_else(|| slot.clone(), |level| level.of(slot))
 }
 
 pub(crate) fn init(begin: Begin, criu: &Rc<Criu>, sandbox: &Sandbox) -> Result<Init> {

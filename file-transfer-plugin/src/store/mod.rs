@@ -11,7 +11,7 @@
 //! ```
 //!
 //! One process serves one directory or prefix. `kill -9` at any instant loses nothing that was committed and shows nothing
-//! that was not: see [`keep`] for each promise and what keeps it.
+//! that was not: see `keep` for each promise and what keeps it.
 
 mod backend;
 mod error;

@@ -11,7 +11,7 @@
 //! | [`kernel`] | Debian -> a kernel and the modules that CRIU needs |
 //! | [`programs`] | C sources -> programs that use one kind of instructions each |
 //! | [`tree`] | our programs, CRIU's bundle, those -> a root for all CPUs |
-//! | [`qemu`] | a CPU's name, a root, a plan -> a report |
+//! | `qemu` | a CPU's name, a root, a plan -> a report |
 //! | [`here`] | a root, a plan -> a report of this machine's own CPU |
 //! | [`guest`] | inside: a plan -> a report |
 //! | [`report`] | the words of plan and report |
