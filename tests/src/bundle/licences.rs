@@ -172,29 +172,40 @@ fn crates(sources: &Path) -> Result<String> {
     metadata
         .packages
         .sort_by(|a, b| (&a.name, &a.version).cmp(&(&b.name, &b.version)));
-    let mut text = String::new();
+    // Hundreds of crates share a few texts.
+    let mut texts: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for package in metadata.packages {
         let key = (package.name.clone(), package.version.clone());
         if package.source.is_none() || !linked.contains(&key) {
             continue;
         }
         let licence = package.license.as_deref().unwrap_or("see below");
-        let _ = writeln!(
-            text,
-            "==== {} {}: {licence}\n",
-            package.name, package.version
-        );
+        let title = format!("{} {}: {licence}", package.name, package.version);
         let dir = package
             .manifest_path
             .parent()
             .context("a manifest's directory")?;
-        for notice in notices(dir)? {
-            text += String::from_utf8_lossy(&read(&notice)?).trim_end();
-            text += "\n\n";
+        let mut found = notices(dir)?;
+        if found.is_empty() {
+            // Its manifest alone names its terms.
+            texts.entry(String::new()).or_default().push(title.clone());
+        }
+        for notice in found.drain(..) {
+            let text = String::from_utf8_lossy(&read(&notice)?).trim().to_owned();
+            texts.entry(text).or_default().push(title.clone());
         }
     }
-    ensure!(!text.is_empty(), "cargo names no crate that is linked");
-    Ok(text)
+    ensure!(!texts.is_empty(), "cargo names no crate that is linked");
+    let mut sections: Vec<(String, String)> = texts
+        .into_iter()
+        .map(|(text, mut crates)| {
+            crates.dedup();
+            (crates.join("\n"), text)
+        })
+        .collect();
+    sections.sort();
+    let section = |(crates, text)| format!("==== For\n{crates}\n\n{text}\n\n");
+    Ok(sections.into_iter().map(section).collect())
 }
 
 /// The files of a crate that state its terms, sorted.

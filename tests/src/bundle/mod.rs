@@ -8,6 +8,7 @@ mod licences;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use flate2::{Compression, GzBuilder};
@@ -50,7 +51,7 @@ pub fn pack(built: &Path, sources: &Path) -> Result<Vec<u8>> {
     let mut files: BTreeMap<String, (u32, Vec<u8>)> = BTreeMap::new();
     let mut add = |name: &str, mode, bytes| files.insert(format!("{NAME}/{name}"), (mode, bytes));
     for name in binaries::NAMES {
-        add(name, 0o755, read(&built.join(name))?);
+        add(name, 0o755, stripped(&built.join(name), criu.path())?);
     }
     for part in ["bin", "lib"] {
         let dir = criu.path().join("criu-bundle").join(part);
@@ -114,6 +115,22 @@ pub fn unpack(tarball: &Path, dir: &Path) -> Result<()> {
     tar::Archive::new(flate2::read::GzDecoder::new(file))
         .unpack(dir)
         .with_context(|| format!("unpack {}", tarball.display()))
+}
+
+/// A program without its symbols, of which a node has no use and which are a tenth of it.
+fn stripped(program: &Path, dir: &Path) -> Result<Vec<u8>> {
+    machine::need(&[("strip", "binutils")])?;
+    let to = dir.join("stripped");
+    let output = Command::new("strip")
+        .arg("--strip-all")
+        .arg("-o")
+        .args([&to, program])
+        .stdin(Stdio::null())
+        .output()
+        .context("cannot run strip")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "strip: {said}");
+    read(&to)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
