@@ -5,7 +5,8 @@
 
 use std::collections::BTreeSet;
 use std::env;
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -191,11 +192,15 @@ pub(crate) fn give_the_job_back(job: &Job, reason: &str) {
         .map_or_else(|| job.scratch.join(".job_wrapper_failure"), PathBuf::from);
     // A starter that runs as root looks with the eyes of condor, who may not enter
     // a directory of the job's user. It is removed a moment later.
-    let written = fs::write(&file, format!("criu-starter: {reason}\n"))
-        .and_then(|()| fs::set_permissions(&file, Permissions::from_mode(0o644)))
-        .and_then(|()| fs::set_permissions(&job.scratch, Permissions::from_mode(0o711)));
+    let made = File::create(&file).and_then(|made| {
+        made.set_permissions(Permissions::from_mode(0o644))?;
+        fs::set_permissions(&job.scratch, Permissions::from_mode(0o711))?;
+        Ok(made)
+    });
+    // A full disk has room for the name, which is what counts, and not for the reason.
+    let written = made.and_then(|mut file| writeln!(file, "criu-starter: {reason}"));
     if let Err(error) = written {
-        tracing::error!("cannot give the slot back: {error}");
+        tracing::error!("cannot give the slot back, or not say why: {error}");
     }
 }
 
