@@ -18,8 +18,9 @@ const HEAD: &str = "\
 Each on real HTCondor and CRIU, with a job that notes each of its steps and the time. *Lost* is work that was done before
 the loss and had to be done again, in seconds of the job's own steps; *away* is the time from its last step before to its
 first one after. A job *goes on* at the step where it stopped; *from its last image* where HTCondor gives no signal or no
-time: it then takes one every 3 s and has run for 6 s before the loss, but with an image of 512 MB it takes none and has run
-for 2 s. It *runs on* where it did not lose its slot at all.
+time: here it takes one every 3 s, and has run for 6 s before the loss. It *begins again* where it has no image, here because
+one of 512 MB does not fit and none was taken before. It *runs on* where it did not lose its slot at all.
+One run each: an outcome has been seen, and a figure is of that run alone.
 
     EVICTIONS_MD=write cargo test -p tests evictions::  # makes this file
     cargo test -p tests evictions::                     # tries every row, and fails where an outcome is another one

@@ -54,6 +54,8 @@ pub(super) struct Measured {
     pub(super) lost: f64,
     /// Seconds between the last step before and the first new one after it.
     pub(super) away: f64,
+    /// Steps that were there again after the loss.
+    pub(super) kept: usize,
 }
 
 /// On `host`, and after the loss on `refuge`.
@@ -152,12 +154,19 @@ fn observe(row: &Row, pool: &Pool, job: &Job<'_>, host: &Host) -> Result<Measure
                 outcome: Outcome::RunsOn,
                 lost: 0.0,
                 away: 0.0,
+                kept: before.len(),
             })
         }
         After::Elsewhere { start, steps } => {
             let place = start.host().context("the start names no host")?;
             end(job, pool.host(place)?, &path(&start)?)?;
             whole(job)?;
+            // Of one row alone, how it came about.
+            if std::env::var_os("ROW").is_some() {
+                for event in job.events()? {
+                    eprintln!("{event}");
+                }
+            }
             compare(&before, &steps)
         }
     }
@@ -187,7 +196,7 @@ fn aftermath(row: &Row, job: &Job<'_>, seen: &Mutex<Vec<Step>>) -> Result<After>
             })?;
             Ok(After::Here)
         }
-        Outcome::GoesOn | Outcome::FromLastImage => {
+        Outcome::GoesOn | Outcome::FromLastImage | Outcome::BeginsAgain => {
             let start = started(job, 2)?;
             let steps = wait::until("steps on another slot", LIMIT, || {
                 let before = seen.lock().expect("no thread panics").clone();
@@ -246,15 +255,16 @@ fn compare(before: &[Step], after: &[Step]) -> Result<Measured> {
             .map(|pair| pair[1].time - pair[0].time)
             .fold(0.0, f64::max),
     };
-    let outcome = if kept == before.len() {
-        Outcome::GoesOn
-    } else {
-        Outcome::FromLastImage
+    let outcome = match kept {
+        0 => Outcome::BeginsAgain,
+        _ if kept == before.len() => Outcome::GoesOn,
+        _ => Outcome::FromLastImage,
     };
     Ok(Measured {
         outcome,
         lost,
         away,
+        kept,
     })
 }
 
@@ -322,5 +332,6 @@ fn leaves_nothing(job: &Job<'_>, host: &Host, start: &Event) -> Result<Measured>
         outcome: Outcome::LeavesNothing,
         lost: 0.0,
         away: 0.0,
+        kept: 0,
     })
 }

@@ -44,8 +44,10 @@ impl Lane {
 pub(super) enum Outcome {
     /// Elsewhere, at the step where it stopped.
     GoesOn,
-    /// Elsewhere, from its last image or, without one, from the beginning: HTCondor has given no signal or no time.
+    /// Elsewhere, from an image on the way: HTCondor has given no signal or no time.
     FromLastImage,
+    /// Elsewhere, from the beginning: there was no image.
+    BeginsAgain,
     /// Where it is: it has not lost its slot.
     RunsOn,
     /// It is gone, and nothing of it is left.
@@ -57,6 +59,7 @@ impl Outcome {
         match self {
             Outcome::GoesOn => "goes on",
             Outcome::FromLastImage => "goes on from its last image",
+            Outcome::BeginsAgain => "begins again",
             Outcome::RunsOn => "runs on",
             Outcome::LeavesNothing => "leaves nothing",
         }
@@ -212,7 +215,7 @@ pub(super) const TABLE: &[Row] = &[
     },
     Row {
         name: "SIGKILL to the master",
-        what: "its daemons end by themselves, in haste",
+        what: "nothing is lost where an image goes home before the startd ends: without the procd HTCondor cannot start the job again in place",
         outcome: Outcome::FromLastImage,
         cause: |case| case.host.signal("condor_master", "KILL"),
         ..USUAL
@@ -265,7 +268,7 @@ pub(super) const TABLE: &[Row] = &[
     },
     Row {
         name: "network cut until the lease is over",
-        what: "and healed afterwards",
+        what: "and healed afterwards; work goes on until the next image and may go on for the whole cut, and none of it is saved",
         outcome: Outcome::FromLastImage,
         submit: SHORT_LEASE,
         cause: causes::long_cut,
@@ -282,7 +285,7 @@ pub(super) const TABLE: &[Row] = &[
     Row {
         name: "too little time",
         what: "MachineMaxVacateTime = 1, KILL at once, and an image of 512 MB",
-        outcome: Outcome::FromLastImage,
+        outcome: Outcome::BeginsAgain,
         config: "MachineMaxVacateTime = 1\nKILL = True",
         ballast: 512,
         cause: causes::vacate_machine,
