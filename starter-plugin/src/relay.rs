@@ -20,6 +20,7 @@ pub(crate) struct Relay {
     from: File,
     to: File,
     done: u64,
+    ours_alone: bool,
 }
 
 impl Relay {
@@ -44,7 +45,12 @@ impl Relay {
             .read(true)
             .create(true)
             .open(path)?;
-        Ok(Relay { from, to, done })
+        Ok(Relay {
+            from,
+            to,
+            done,
+            ours_alone,
+        })
     }
 
     /// The job begins from its beginning, and so does a file that is its alone.
@@ -75,8 +81,8 @@ impl Relay {
     pub(crate) fn finish(&mut self) -> io::Result<()> {
         while self.turn()? {}
         // HTCondor sends home what has changed here: an output that came from SPOOL and got
-        // nothing more would be missed.
-        if self.to.metadata()?.is_file() {
+        // nothing more would be missed. A person's file may be somebody else's, and is sent by nobody.
+        if self.ours_alone && self.to.metadata()?.is_file() {
             self.to.set_modified(SystemTime::now())?;
         }
         Ok(())
