@@ -46,7 +46,12 @@ fn a_pilots_end_kills_its_job_unasked(version: HtCondor) -> Result<()> {
     let gone = job.wait("the loss of its pilot", LIMIT, |events| {
         events
             .iter()
-            .find(|event| !matches!(event.kind, Kind::Submitted | Kind::Started | Kind::Other(_)))
+            .find(|event| {
+                !matches!(
+                    event.kind,
+                    Kind::Submitted | Kind::Started | Kind::Transfer | Kind::Other(_)
+                )
+            })
             .cloned()
     })?;
     eprintln!("HTCondor {version}: {gone}");

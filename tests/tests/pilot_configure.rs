@@ -114,8 +114,12 @@ fn test(version: HtCondor) -> Result<()> {
 
     // Meanwhile nobody has asked the other one, and nobody does at its end.
     let gone = |events: &[Event]| {
-        let others =
-            |kind: &Kind| !matches!(kind, Kind::Submitted | Kind::Started | Kind::Other(_));
+        let others = |kind: &Kind| {
+            !matches!(
+                kind,
+                Kind::Submitted | Kind::Started | Kind::Transfer | Kind::Other(_)
+            )
+        };
         events.iter().find(|event| others(&event.kind)).cloned()
     };
     ensure!(
