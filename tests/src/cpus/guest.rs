@@ -295,7 +295,14 @@ fn thaw(origin: &Origin) -> Result<Outcome> {
             );
             Outcome::Died(name)
         }
-        (Some(NOT_HERE), _) => Outcome::Refused(reason(&life.printed("err"))),
+        (Some(NOT_HERE), _) => {
+            let reason = reason(&life.printed("err"));
+            // The supervisor takes such a death for a restore that failed; what happened is the death.
+            match reason.strip_prefix("the thawed job died of ") {
+                Some(died) => Outcome::Died(died.split(' ').next().unwrap_or_default().to_owned()),
+                None => Outcome::Refused(reason),
+            }
+        }
         _ => bail!("it ended with {status}: {}", life.printed("err")),
     })
 }
