@@ -11,7 +11,7 @@ use tests::users::User;
 
 const COUNT: &str = "#!/bin/sh
 i=0
-while [ $i -lt 120 ]; do i=$((i + 1)); echo $i >>numbers; sleep 0.05; done
+while [ $i -lt 170 ]; do i=$((i + 1)); echo $i >>numbers; sleep 0.05; done
 ";
 
 fn report(version: HtCondor) -> Result<()> {
@@ -22,7 +22,7 @@ fn report(version: HtCondor) -> Result<()> {
             .ep(equipped(Ep::glidein())?),
     )?;
     let job = pool.submit(&survivor("count.sh", COUNT, "")?)?;
-    for (start, enough) in [(1, 40), (2, 60)] {
+    for (start, enough) in [(1, 40), (2, 110)] {
         job.wait_start(start)?;
         job.wait_scratch(".criu/srv/numbers", |text| {
             (text.lines().count() >= enough).then_some(())
