@@ -22,9 +22,9 @@ time: here it takes one every 3 s, and has run for 6 s before the loss. It *begi
 one of 512 MB does not fit and none was taken before. It *runs on* where it did not lose its slot at all.
 One run each: an outcome has been seen, and a figure is of that run alone.
 
-    EVICTIONS_MD=write cargo test -p tests evictions::  # makes this file
-    cargo test -p tests evictions::                     # tries every row, and fails where an outcome is another one
-    ROW=condor_vacate cargo test -p tests evictions::   # one row
+    EVICTIONS_MD=write cargo test -p tests evictions:: -- --ignored  # makes this file
+    cargo test -p tests evictions:: -- --ignored                     # tries every row, and fails where an outcome is another one
+    ROW=condor_vacate cargo test -p tests evictions:: -- --ignored   # one row
 ";
 
 /// Both versions' tests write it.

@@ -40,11 +40,13 @@ TCP_KEEPALIVE_INTERVAL = 5";
 const GIVE_UP_SOON: &str = "echo 7 >/proc/sys/net/ipv4/tcp_retries2";
 
 #[test]
+#[ignore = "many minutes: tests/EVICTIONS.md has the command"]
 fn every_way_to_lose_a_slot_23_9() {
     walk(HtCondor::V23_9);
 }
 
 #[test]
+#[ignore = "many minutes: tests/EVICTIONS.md has the command"]
 fn every_way_to_lose_a_slot_25() {
     walk(HtCondor::V25);
 }
