@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Output};
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -69,12 +69,11 @@ fn shared(version: HtCondor) -> &'static Result<Pool, String> {
     POOLS[usize::from(version == HtCondor::V25)].get_or_init(|| {
         let up = || -> Result<Pool> {
             let pool = Pool::up(&Spec::bare(version))?;
-            let install = |name: &str, to: &str| -> Result<()> {
-                let program = fs::read(binaries::dir()?.join(name))?;
-                pool.ap().write(to, program, User::Root, 0o755)
+            let install = |program: &Path, to: &str| -> Result<()> {
+                pool.ap().write(to, fs::read(program)?, User::Root, 0o755)
             };
-            install("criu-starter", STARTER)?;
-            install("specimens", SPECIMENS)?;
+            install(&binaries::dir()?.join("criu-starter"), STARTER)?;
+            install(&binaries::specimens()?, SPECIMENS)?;
             Ok(pool)
         };
         up().map_err(|error| format!("{error:#}"))
