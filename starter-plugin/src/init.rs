@@ -174,6 +174,33 @@ fn watch(init: &Init, channel: &Channel, children: &SignalFd, job: Pid) -> anyho
     let mut dump: Option<Freezing> = None;
     let mut ended: Option<Exit> = None;
     loop {
+        // Before the first wait too: the end of a job that died as it was thawed was told while CRIU was waited for.
+        while let Some(status) = reap_next()? {
+            let pid = status.pid();
+            if pid == Some(job) {
+                ended = exit_of(status);
+            } else if let Some(freezing) = dump.take_if(|dump| pid == Some(pid_of(&dump.criu))) {
+                let dumped = matches!(status, WaitStatus::Exited(_, 0));
+                if dumped && freezing.then == Then::End {
+                    return channel.send(&Event::Dumped);
+                }
+                freezing.names.remove();
+                channel.send(&if dumped {
+                    Event::Dumped
+                } else {
+                    Event::DumpFailed {
+                        message: init.images.why(DUMP_LOG),
+                    }
+                })?;
+            }
+        }
+        // While CRIU dumps, the job's death may be CRIU's doing: its verdict first.
+        if dump.is_none()
+            && let Some(exit) = ended
+        {
+            return channel.send(&Event::Exited(exit));
+        }
+
         let mut ready = [
             PollFd::new(children.as_fd(), PollFlags::POLLIN),
             PollFd::new(channel.as_fd(), PollFlags::POLLIN),
@@ -216,32 +243,6 @@ fn watch(init: &Init, channel: &Channel, children: &SignalFd, job: Pid) -> anyho
                     channel.send(&Event::Blockers(reasons))?;
                 }
             }
-        }
-
-        while let Some(status) = reap_next()? {
-            let pid = status.pid();
-            if pid == Some(job) {
-                ended = exit_of(status);
-            } else if let Some(freezing) = dump.take_if(|dump| pid == Some(pid_of(&dump.criu))) {
-                let dumped = matches!(status, WaitStatus::Exited(_, 0));
-                if dumped && freezing.then == Then::End {
-                    return channel.send(&Event::Dumped);
-                }
-                freezing.names.remove();
-                channel.send(&if dumped {
-                    Event::Dumped
-                } else {
-                    Event::DumpFailed {
-                        message: init.images.why(DUMP_LOG),
-                    }
-                })?;
-            }
-        }
-        // While CRIU dumps, the job's death may be CRIU's doing: its verdict first.
-        if dump.is_none()
-            && let Some(exit) = ended
-        {
-            return channel.send(&Event::Exited(exit));
         }
     }
 }
