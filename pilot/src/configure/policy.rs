@@ -26,6 +26,11 @@ CRIU_LEAD = {lead}
 START = ($(START:True)) && (TARGET.WantCRIU =!= True || (MY.HasCRIU =?= True && \\
     (isInteger(MY.GLIDEIN_ToDie) =!= True || time() < MY.GLIDEIN_ToDie - $(CRIU_LEAD))))
 
+# Nor while `criu-pilot supervise` lets the jobs of a pilot out that ends: it writes
+# this file, and a slot that is free already is not taken once more.
+CRIU_LEAVING = $(LOG)/criu-pilot-leaving
+include ifexist : $(CRIU_LEAVING)
+
 # Retirement is time in which nobody asks: glideinWMS's default of 10,000,000 s is
 # longer than any pilot, so neither condor_vacate nor its end ever asked a job.
 MaxJobRetirementTime = ifThenElse(TARGET.WantCRIU =?= True, 0, $(MaxJobRetirementTime:0))

@@ -62,6 +62,7 @@ pub(crate) struct Options {
 /// Runs the command until it ends, or the site says so.
 pub(crate) fn supervise(options: &Options) -> Result<ExitCode> {
     let (program, arguments) = options.command.split_first().context("no command")?;
+    startd::open();
     // Before signals are blocked, because a child inherits that.
     let mut master = Command::new(program)
         .args(arguments)
@@ -76,6 +77,9 @@ pub(crate) fn supervise(options: &Options) -> Result<ExitCode> {
         if let Some(signal) = next(&signals)? {
             eprintln!("criu-pilot: {signal}, {} s are left", options.grace);
             let grace = Duration::from_secs(options.grace);
+            if let Err(error) = startd::close() {
+                eprintln!("criu-pilot: free slots may take new jobs: {error:#}");
+            }
             leave(grace.saturating_sub(FOR_DAEMONS), Some(&signals))?;
             return Ok(as_code(end(&mut master)?));
         }
@@ -133,15 +137,23 @@ fn leave(limit: Duration, signals: Option<&SignalFd>) -> Result<()> {
             break;
         }
         for slot in plan.next(left) {
+            if let Err(error) = startd::vacate(&slot.name) {
+                eprintln!("criu-pilot: {error:#}");
+                if signals.is_none() {
+                    // The startd's own PREEMPT asks each of them a little later, and nobody else's job.
+                    return Ok(());
+                }
+                eprintln!("criu-pilot: all jobs are asked to leave at once");
+                startd::vacate_all()?;
+                plan.next(Duration::ZERO);
+                break;
+            }
             eprintln!(
                 "criu-pilot: {} is asked to leave {}, {}",
                 slot.job,
                 slot.name,
                 size(slot.bytes)
             );
-            if let Err(error) = startd::vacate(&slot.name) {
-                eprintln!("criu-pilot: {error:#}");
-            }
         }
         std::thread::sleep(LOOK);
         if let Ok(now) = startd::slots() {

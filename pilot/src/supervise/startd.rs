@@ -21,14 +21,17 @@ pub(super) fn configured(name: &str) -> Option<String> {
     (output.status.success() && !text.is_empty()).then_some(text)
 }
 
-/// Its slots with a job that wants to be frozen.
-pub(super) fn slots() -> Result<Vec<Slot>> {
+fn address() -> Result<String> {
     let file =
         configured("STARTD_ADDRESS_FILE").context("HTCondor does not say where its startd is")?;
     let text = fs::read_to_string(&file).with_context(|| format!("cannot read {file}"))?;
-    let address = text.lines().next().unwrap_or_default().trim();
+    Ok(text.lines().next().unwrap_or_default().trim().to_owned())
+}
+
+/// Its slots with a job that wants to be frozen.
+pub(super) fn slots() -> Result<Vec<Slot>> {
     // Not the collector, which would tell of five minutes ago.
-    let ads = ads::ask("condor_status", &["-direct", address, "-long"])?;
+    let ads = ads::ask("condor_status", &["-direct", &address()?, "-long"])?;
     ads::blocks(&ads)
         .map(|block| ClassAd::parse_old_bytes(block).context("cannot read a slot's ad"))
         .filter_map(|ad| ad.map(|ad| leaver(&ad)).transpose())
@@ -54,9 +57,33 @@ fn leaver(slot: &ClassAd) -> Option<Slot> {
     })
 }
 
+/// What our policy includes where it exists.
+const LEAVING: &str = "CRIU_LEAVING";
+
+/// No slot takes a job any more.
+pub(super) fn close() -> Result<()> {
+    let file = configured(LEAVING).context("CRIU_LEAVING is not configured")?;
+    fs::write(&file, "START = False\n").with_context(|| format!("cannot write {file}"))?;
+    ads::ask("condor_reconfig", &["-addr", &address()?]).map(drop)
+}
+
+/// What an earlier life in this place has closed is open again.
+pub(super) fn open() {
+    if let Some(file) = configured(LEAVING) {
+        let _ = fs::remove_file(file);
+    }
+}
+
 /// Asks its job to leave.
+///
+/// HTCondor 23.9's tool looks for an ad of that name among those of startds, where 25's finds the slot's.
 pub(super) fn vacate(slot: &str) -> Result<()> {
     ads::ask("condor_vacate", &[slot]).map(drop)
+}
+
+/// Asks every job of this pilot to leave. By its address: pilots of one machine share that machine's name.
+pub(super) fn vacate_all() -> Result<()> {
+    ads::ask("condor_vacate", &["-addr", &address()?]).map(drop)
 }
 
 #[cfg(test)]
