@@ -62,6 +62,10 @@ enum Command {
         /// where jobs run: HTCondor's EXECUTE
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
+        /// The site's name: criu-exceptions.csv (site,block_percent,reason) beside
+        /// criu-pilot can switch CRIU off for it
+        #[arg(long, value_name = "NAME")]
+        site: Option<String>,
         /// Print JSON instead of ClassAd attributes
         #[arg(long)]
         json: bool,
@@ -192,8 +196,14 @@ fn arguments(mut given: Vec<OsString>) -> Vec<OsString> {
 
 fn run(command: Command) -> Result<std::process::ExitCode> {
     match command {
-        Command::Probe { starter, dir, json } => {
-            let ad = advertise::slot_ad(&probe::probe(&probe::Options { starter, dir })?);
+        Command::Probe {
+            starter,
+            dir,
+            site,
+            json,
+        } => {
+            let options = probe::Options { starter, dir, site };
+            let ad = advertise::slot_ad(&probe::probe(&options)?);
             if json {
                 say(&format!("{}\n", ad.to_json()))?;
             } else {

@@ -7,6 +7,7 @@
 //! | `probe` | whether a job can really be frozen and thawed here, by doing it |
 //! | `specimen` | the tiny job that the probe freezes, and the abilities that it proves |
 //! | `advertise` | the answer as attributes of the slot's ad |
+//! | `exceptions` | sites for which it is switched off |
 //! | `glidein` | the same as a custom script of glideinWMS |
 //! | `supervise` | a pilot that lets its jobs out before it ends |
 //! | `whereabouts` | which slots can go on with a job, and what refuses it on the others |
@@ -28,6 +29,7 @@ mod specimen;
 
 mod advertise;
 mod configure;
+mod exceptions;
 mod glidein;
 mod supervise;
 

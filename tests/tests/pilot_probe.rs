@@ -107,6 +107,22 @@ fn json_is_the_same_ad() {
 }
 
 #[test]
+fn a_site_can_switch_it_off() {
+    run(|host| {
+        let file = format!("{}/criu-exceptions.csv", host.libexec());
+        host.write(&file, "Site-A,100,its gateway is slow\n", User::Root, 0o644)?;
+        let printed = script(host, "site", "$probe --site Site-A")?;
+        refused(
+            &printed,
+            &["switched off for this site: its gateway is slow"],
+        )?;
+        let printed = script(host, "site", "$probe --site Site-B")?;
+        ensure!(printed.contains("HasCRIU = true\n"), "{printed}");
+        Ok(())
+    });
+}
+
+#[test]
 fn without_user_namespaces_the_sysctl_is_named() {
     run(|host| {
         let text = "exec $as_pilot unshare --user --map-root-user sh -c '

@@ -19,6 +19,7 @@ pub(crate) fn container() -> String {
 # for its image than the container has for its end.
 FROM hub.osg-htc.org/osg-htc/ospool-ep:25-release
 
+# criu-exceptions.csv (site,block_percent,reason) among these files switches CRIU off for sites.
 COPY criu-pilot/ {DIR}/
 
 # Sourced after 10-setup-htcondor.sh, which makes LOCAL_DIR; parsed after the main
@@ -27,7 +28,7 @@ COPY <<"END" /etc/osg/image-init.d/30-criu-pilot.sh
 cat >"$LOCAL_DIR/condor_config.d/60-criu-pilot.conf" <<"CONF"
 STARTD_CRON_JOBLIST = $(STARTD_CRON_JOBLIST) CRIU
 STARTD_CRON_CRIU_EXECUTABLE = {DIR}/criu-pilot
-STARTD_CRON_CRIU_ARGS = probe --dir $(EXECUTE)
+STARTD_CRON_CRIU_ARGS = "probe --dir $(EXECUTE) --site '$ENV(GLIDEIN_Site:unknown)'"
 STARTD_CRON_CRIU_MODE = Periodic
 STARTD_CRON_CRIU_PERIOD = 30m
 STARTD_CRON_CRIU_KILL = True

@@ -20,9 +20,6 @@ Examples:
 
 Exit codes: 0 nothing is known against it, 1 it will lose its work, or nobody can tell";
 
-/// What of a job's own state cannot be frozen, as criu-starter finds it while the job runs.
-const BLOCKERS: &str = "ChirpCRIUBlockers";
-
 /// The job and the slots.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -94,7 +91,7 @@ fn verdict(job: &ClassAd, findings: &[Finding]) -> (String, bool) {
 fn state(job: &ClassAd) -> Vec<Finding> {
     let said = |name| job.eval_str(name).filter(|text| !text.trim().is_empty());
     let mut findings = Vec::new();
-    for blocker in said(BLOCKERS)
+    for blocker in said(attributes::JOB_BLOCKERS)
         .unwrap_or_default()
         .split(['\n', ';'])
         .map(str::trim)

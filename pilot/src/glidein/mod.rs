@@ -10,7 +10,6 @@
 //! as any other for all that do not ask.
 
 mod config;
-mod exceptions;
 mod report;
 mod vars;
 
@@ -23,7 +22,7 @@ use anyhow::{Context, Result};
 use classad::{ClassAd, Value};
 use file_transfer_plugin::attributes;
 
-use crate::{advertise, configure, probe};
+use crate::{advertise, configure, exceptions, probe};
 use config::Config;
 use report::Report;
 
@@ -51,12 +50,13 @@ fn probe_and_publish(path: &Path, starter: Option<PathBuf>, report: &mut Report)
     let begun = Instant::now();
     let config = Config::read(path)?;
     let workspace = workspace(&config, path);
-    let blocked = exceptions::blocked(&config);
+    let blocked = blocked(&config);
     let answer = match &blocked {
-        Some(reason) => Err(format!("switched off for this site: {reason}")),
+        Some(reason) => Err(reason.clone()),
         None => probe::probe(&probe::Options {
             starter,
             dir: Some(workspace.clone()),
+            site: None,
         })?,
     };
     let mut ad = advertise::slot_ad(&answer);
@@ -76,6 +76,24 @@ fn probe_and_publish(path: &Path, starter: Option<PathBuf>, report: &mut Report)
         return Ok(());
     }
     publish(&config, &ad, &workspace, blocked.is_some())
+}
+
+/// By the site's exceptions.
+fn blocked(config: &Config) -> Option<String> {
+    let dirs = [
+        "GLIDECLIENT_GROUP_WORK_DIR",
+        "GLIDECLIENT_WORK_DIR",
+        "GLIDEIN_WORK_DIR",
+    ];
+    let dirs = dirs
+        .iter()
+        .filter_map(|key| config.get(key))
+        .map(Into::into);
+    let glidein = config
+        .get("GLIDEIN_WORKSPACE_ORIG")
+        .or_else(|| config.get("GLIDEIN_WORK_DIR"));
+    let site = config.get("GLIDEIN_Site").unwrap_or_default();
+    exceptions::blocked(site, glidein.unwrap_or_default(), dirs)
 }
 
 fn is_periodic() -> bool {

@@ -27,6 +27,7 @@ use file_transfer_plugin::fingerprint::{Fingerprint, Version};
 use file_transfer_plugin::host;
 use nix::sys::signal::Signal;
 
+use crate::exceptions;
 use crate::specimen::{self, parts};
 use patience::{PART, Patience, TRIAL};
 use place::Place;
@@ -48,6 +49,8 @@ pub(crate) struct Options {
     pub(crate) starter: Option<PathBuf>,
     /// Where to make the probe's directory; where jobs run is best.
     pub(crate) dir: Option<PathBuf>,
+    /// Which site this is, where a site can have it switched off.
+    pub(crate) site: Option<String>,
 }
 
 /// What the node is made of, or why it cannot, for its admin.
@@ -55,12 +58,23 @@ pub(crate) struct Options {
 /// An error is no answer: the probe itself was told to stop.
 pub(crate) fn probe(options: &Options) -> Result<Result<Fingerprint, String>> {
     let dir = options.dir.clone().unwrap_or_else(env::temp_dir);
+    if let Some(site) = &options.site
+        && let Some(reason) = exceptions::blocked(site, &this_pilot(&dir), [])
+    {
+        return Ok(Err(reason));
+    }
     let mut patience = Patience::begin()?;
     match attempt(options.starter.clone(), &dir, &mut patience) {
         Ok(fingerprint) => Ok(Ok(fingerprint)),
         Err(error) if error.is::<Stopped>() => Err(error),
         Err(error) => Ok(Err(reason::explain(&format!("{error:#}"), &dir))),
     }
+}
+
+/// Pilots of one machine work in different directories, and those of one image on different hosts.
+fn this_pilot(dir: &Path) -> String {
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}{}", host.trim(), dir.display())
 }
 
 fn attempt(starter: Option<PathBuf>, dir: &Path, patience: &mut Patience) -> Result<Fingerprint> {
@@ -179,6 +193,7 @@ mod tests {
         let options = Options {
             starter: Some("/nowhere/criu-starter".into()),
             dir: None,
+            site: None,
         };
         let answer = probe(&options).expect("nobody stopped it");
         let reason = answer.expect_err("there is none");

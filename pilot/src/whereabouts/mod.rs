@@ -6,6 +6,7 @@
 mod lines;
 mod tally;
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::thread;
@@ -28,11 +29,15 @@ pub(crate) struct Sources {
     job: ads::Job,
     #[command(flatten)]
     slots: Slots,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 const EXAMPLES: &str = "\
 Examples:
   criu-pilot where 12.0
+  criu-pilot where --json 12.0 | jq .reasons
   condor_q -long 12.0 > job; condor_status -long > slots
   criu-pilot where --job-ad job --slots slots      the same, elsewhere or later";
 
@@ -55,20 +60,23 @@ impl Slots {
     }
 }
 
-/// The answer, for a person.
+/// The answer, for a person or a script.
 pub(crate) fn answer(sources: &Sources) -> Result<String> {
-    summary(&sources.job.ad()?, &sources.slots.text()?)
+    let (job, slots) = (sources.job.ad()?, sources.slots.text()?);
+    if sources.json {
+        return json(&job, &slots);
+    }
+    summary(&job, &slots)
 }
 
 /// How many slots can go on with the job, and what refuses it on the others.
 pub(crate) fn summary(job: &ClassAd, slots: &[u8]) -> Result<String> {
-    let image = Fingerprint::from_job_ad(job).context("the job's ad describes its image badly")?;
-    let tally = count(job, image.as_ref(), slots)?;
-
+    let (has_image, tally) = judged(job, slots)?;
     let mut text = String::new();
-    let begun = match image {
-        Some(_) => "go on from its image",
-        None => "be protected from its first start on; it has no image yet",
+    let begun = if has_image {
+        "go on from its image"
+    } else {
+        "be protected from its first start on; it has no image yet"
     };
     let Tally {
         all,
@@ -106,6 +114,33 @@ pub(crate) fn summary(job: &ClassAd, slots: &[u8]) -> Result<String> {
         }
     }
     Ok(text)
+}
+
+fn json(job: &ClassAd, slots: &[u8]) -> Result<String> {
+    let (has_image, tally) = judged(job, slots)?;
+    let baselines: BTreeMap<_, _> = Baseline::ALL
+        .iter()
+        .zip(tally.baselines)
+        .map(|(baseline, would)| (baseline.name(), would))
+        .collect();
+    let reasons: BTreeMap<_, _> = tally.reasons.into_iter().collect();
+    let answer = serde_json::json!({
+        "image": has_image,
+        "slots": tally.all,
+        "can": tally.can,
+        "matching": tally.matching,
+        "unclaimed": tally.free,
+        "reasons": reasons,
+        "could_with_baseline": baselines,
+    });
+    Ok(serde_json::to_string_pretty(&answer)? + "\n")
+}
+
+/// Whether the job has an image, and what becomes of it on these slots.
+fn judged(job: &ClassAd, slots: &[u8]) -> Result<(bool, Tally)> {
+    let image = Fingerprint::from_job_ad(job).context("the job's ad describes its image badly")?;
+    let tally = count(job, image.as_ref(), slots)?;
+    Ok((image.is_some(), tally))
 }
 
 fn count(job: &ClassAd, image: Option<&Fingerprint>, slots: &[u8]) -> Result<Tally> {
@@ -206,6 +241,17 @@ mod tests {
              1  this slot's Requirements refuses: false\n       \
              3  could, had the job begun with +CRIUBaseline = \"x86-64-v2\"\n"
         );
+    }
+
+    #[test]
+    fn a_script_finds_the_same_numbers() {
+        let text = [slot(Some(&print("avx,avx2,fma")), true), slot(None, true)].join("\n");
+        let said: serde_json::Value =
+            serde_json::from_str(&json(&job(), text.as_bytes()).unwrap()).unwrap();
+        assert_eq!((&said["slots"], &said["can"]), (&2.into(), &1.into()));
+        let reason = "no CRIU on this slot: the sysctl user.max_user_namespaces is 0";
+        assert_eq!(said["reasons"][reason], 1);
+        assert_eq!(said["could_with_baseline"]["x86-64-v2"], 1);
     }
 
     #[test]

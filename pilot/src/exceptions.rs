@@ -1,4 +1,4 @@
-//! The kill switch: `criu-exceptions.csv` beside the program or among the
+//! The kill switch: `criu-exceptions.csv` beside the program or among a
 //! glidein's files, of the form of OSPool's `pelican-exceptions.csv`:
 //!
 //! ```text
@@ -14,33 +14,25 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::config::Config;
-
 const FILE: &str = "criu-exceptions.csv";
 
-/// Why this glidein is not to offer CRIU, if it is not.
-pub(crate) fn blocked(config: &Config) -> Option<String> {
+/// Why a pilot at this site is not to offer CRIU, if it is not.
+///
+/// `pilot` is the same at each question of one pilot's, and another for each pilot. The file beside the program counts
+/// before those in `dirs`.
+pub(crate) fn blocked(
+    site: &str,
+    pilot: &str,
+    dirs: impl IntoIterator<Item = PathBuf>,
+) -> Option<String> {
     let beside = env::current_exe().ok();
     let beside = beside.as_deref().and_then(Path::parent).map(Path::to_owned);
-    let named = [
-        "GLIDECLIENT_GROUP_WORK_DIR",
-        "GLIDECLIENT_WORK_DIR",
-        "GLIDEIN_WORK_DIR",
-    ];
-    let dirs = named
-        .iter()
-        .filter_map(|key| config.get(key).map(PathBuf::from));
     let text = beside
         .into_iter()
         .chain(dirs)
         .find_map(|dir| fs::read_to_string(dir.join(FILE)).ok())?;
-    let site = config.get("GLIDEIN_Site").unwrap_or_default();
-    // The same for each run of a glidein, another one for each glidein.
-    let glidein = config
-        .get("GLIDEIN_WORKSPACE_ORIG")
-        .or_else(|| config.get("GLIDEIN_WORK_DIR"))
-        .unwrap_or_default();
-    decide(&text, site, percentile(glidein))
+    let reason = decide(&text, site, percentile(pilot))?;
+    Some(format!("switched off for this site: {reason}"))
 }
 
 fn decide(text: &str, site: &str, percentile: u32) -> Option<String> {
