@@ -174,9 +174,17 @@ impl<'p> Job<'p> {
         self.tool(&["condor_hold", &self.id]).map(drop)
     }
 
-    /// `condor_release`
+    /// `condor_release`, and the event of it: until then the hold is the last that its log says.
     pub fn release(&self) -> Result<()> {
-        self.tool(&["condor_release", &self.id]).map(drop)
+        let releases = |events: &[Event]| {
+            let is_one = |event: &&Event| event.kind == Kind::Released;
+            events.iter().filter(is_one).count()
+        };
+        let before = releases(&self.events()?);
+        self.tool(&["condor_release", &self.id])?;
+        self.wait("its release", LIMIT, |events| {
+            (releases(events) > before).then_some(())
+        })
     }
 
     /// Its ad as text, from the queue or the history.
