@@ -7,6 +7,7 @@
 //!   <──────────────── Freezing ──
 //!   <──────────────── images, memory into the archive ─────────┤
 //!   <──────────────── hook: all is written, all stands still ──┤
+//!   ── CollectAgain ──────────>  copies what it missed         │
 //!   adds images and sandbox                                    │
 //!   commits                                                    │
 //!   ── it is saved ───────────────────────────────────────────>│ ends the tree, or lets it run on
@@ -135,6 +136,8 @@ impl Running {
         self.resume.relayed = self.relayed();
         head.resume = self.resume.clone();
         let memory = capture.finish();
+        self.init.channel.send(&Order::CollectAgain)?;
+        let collected = self.init.channel.receive()?;
         self.hold_to_baseline(&images);
         head.fingerprint = self.fingerprint.clone();
         let standing = Standing {
@@ -142,6 +145,10 @@ impl Running {
             until,
         };
         let packed = memory.and_then(|memory| {
+            // Else pid 1 has something worse to say: CRIU is gone, and the tree does not stand still.
+            let Event::Collected = collected else {
+                bail!("CRIU ended before the image was complete");
+            };
             let proc = PathBuf::from(format!("/proc/{}/root/proc", self.init.pid()));
             let clean = is_clean(&images, &proc, &memory);
             if !clean.context("cannot compare the image with the job")? {
@@ -162,7 +169,10 @@ impl Running {
                 Err(NotTaken(format!("{error:#}; an older image is untouched")))
             }
         };
-        let ended = self.init.channel.receive()?;
+        let ended = match collected {
+            Event::Collected => self.init.channel.receive()?,
+            ended => ended,
+        };
         let frozen = images.frozen().unwrap_or_else(|| begun.elapsed());
         sandbox.clear(&["images"])?;
         let taken = match ended {

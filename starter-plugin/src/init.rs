@@ -56,6 +56,8 @@ pub(crate) enum Order {
     Begin,
     /// Freeze and dump the job.
     Dump(Then),
+    /// It stands still: what it began to use since the first look has to travel too.
+    CollectAgain,
     /// It takes too long: let the job run on.
     GiveUp,
     /// Send the job a signal.
@@ -79,6 +81,8 @@ pub(crate) enum Event {
     RestoreFailed { message: String },
     /// CRIU has begun; from here on the job's clock stands still.
     Freezing { monotonic_ns: i64, boottime_ns: i64 },
+    /// What the frozen tree uses is with its images.
+    Collected,
     /// CRIU has ended, and the tree is gone or runs on, as it was ordered.
     Dumped,
     /// The job runs on.
@@ -227,6 +231,14 @@ fn watch(init: &Init, channel: &Channel, children: &SignalFd, job: Pid) -> anyho
                     }
                 }
                 Order::Dump(_) | Order::Begin => {}
+                // With CRIU gone, its end was the answer.
+                Order::CollectAgain if dump.is_none() => {}
+                Order::CollectAgain => {
+                    if let Some(libraries) = &init.libraries {
+                        libraries.collect(Path::new("/proc"));
+                    }
+                    channel.send(&Event::Collected)?;
+                }
                 Order::GiveUp => {
                     if let Some(freezing) = &mut dump {
                         // It may have ended just now: then its end is on its way.

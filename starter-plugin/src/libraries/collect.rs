@@ -1,7 +1,7 @@
 //! From what /proc says of the tree to copies of its files.
 //!
-//! It runs while the job does: a file that is mapped between this and the freeze is missed, and its thaw is then one that
-//! only the same file can serve, as if nothing travelled.
+//! It runs twice: while the job does, when copies cost it nothing, and again when it stands still, for what it has begun to
+//! use in between. A shell's job starts a program every other moment.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, FileTimes, Metadata};
