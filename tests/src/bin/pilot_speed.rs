@@ -72,7 +72,13 @@ fn main() -> Result<()> {
 fn job_of(slot: &str) -> Result<String> {
     let image = Fingerprint::from_slot_ad(&ClassAd::parse_old(slot)?)?;
     let mut job = image.to_job_ad();
-    job.insert("RequestMemory", 128_i64);
+    for (name, value) in [
+        ("RequestCpus", 1_i64),
+        ("RequestMemory", 128),
+        ("RequestDisk", 1024),
+    ] {
+        job.insert(name, value);
+    }
     let all = format!(
         "{} && TARGET.Memory >= RequestMemory && TARGET.HasFileTransfer",
         requirements()
