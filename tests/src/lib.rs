@@ -22,6 +22,7 @@
 //! | [`job`] | a job -> its starts, evictions, end, output |
 //! | [`specimens`] | small programs, each with one kind of state that a freeze must keep |
 //! | [`cpus`] | emulated CPUs -> what a job that moves between them does |
+//! | [`measured`] | a process full of memory, and figures in pairs |
 //! | [`wait`] | a condition and a limit -> its value, or the logs that matter ([`logs`]) |
 //! | [`cli`] | the `pool` command |
 //! | [`demo`] | the `cargo demo` command and its job |
@@ -73,6 +74,8 @@ pub mod job;
 pub mod specimens;
 
 pub mod cpus;
+
+pub mod measured;
 
 pub mod wait;
 
