@@ -60,6 +60,21 @@ fn two_evictions_lose_no_step(mode: &[&str]) -> Result<()> {
             "nothing was at stake: {report:#}"
         );
     }
+    if mode.is_empty() {
+        ensure!(
+            said.contains("ep3 is free and refused (this slot lacks avx2"),
+            "the older node took it: {said}"
+        );
+        let page = said
+            .lines()
+            .find_map(|line| line.strip_prefix("its life as a picture: "))
+            .context("no picture")?;
+        let page = std::fs::read_to_string(page)?;
+        ensure!(
+            page.contains("<svg") && page.contains("computing, kept by an image on ep"),
+            "{page}"
+        );
+    }
     let kept = |index: usize| evictions[index]["kept"]["steps"].as_u64();
     ensure!(kept(0) < kept(1), "it did not go on: {report:#}");
     Ok(())

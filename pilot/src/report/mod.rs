@@ -133,14 +133,7 @@ fn schedds_log() -> Result<PathBuf> {
 
 fn in_words(totals: &Totals) -> String {
     let all = &totals.all;
-    let mut text = format!(
-        "{} jobs, {} starts, {} slots lost, {} images of {} in all\n\n",
-        totals.jobs,
-        all.runs,
-        all.evictions,
-        all.images,
-        bytes(all.image_bytes)
-    );
+    let mut text = totals.in_short() + "\n\n";
     let lines = [
         (Doing::Finished, "computed in runs that ended the job"),
         (

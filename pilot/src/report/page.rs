@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use super::duration;
 use super::timeline::{Doing, Span, Timeline};
 use super::totals::{Sums, Totals};
-use super::{bytes, duration};
 
 /// More bars than this say less. Those of the jobs that lost most slots are shown.
 const BARS: usize = 400;
@@ -58,14 +58,7 @@ pub(crate) fn page(timelines: &[Timeline], totals: &Totals) -> String {
          <title>Jobs and their slots</title>\n<style>\n{STYLE}</style>\n"
     );
     html += "<h1>What became of the jobs' time</h1>\n";
-    html += &format!(
-        "<p>{} jobs, {} starts, {} slots lost, {} images of {} in all.</p>\n",
-        totals.jobs,
-        totals.all.runs,
-        totals.all.evictions,
-        totals.all.images,
-        bytes(totals.all.image_bytes)
-    );
+    html += &format!("<p>{}.</p>\n", totals.in_short());
     html += "<div class=\"sums\">";
     for (value, words) in [
         (

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::bytes;
 use super::timeline::{Doing, Timeline};
 
 /// Sums over jobs, runs or both.
@@ -41,6 +42,23 @@ impl Sums {
 }
 
 impl Totals {
+    /// `1 job, 3 starts, 2 slots lost, 2 images of 61.0 MB in all`
+    pub(crate) fn in_short(&self) -> String {
+        let count = |count: usize, what: &str| {
+            let s = if count == 1 { "" } else { "s" };
+            format!("{count} {what}{s}")
+        };
+        let all = &self.all;
+        format!(
+            "{}, {}, {} lost, {} of {} in all",
+            count(self.jobs, "job"),
+            count(all.runs as usize, "start"),
+            count(all.evictions as usize, "slot"),
+            count(all.images as usize, "image"),
+            bytes(all.image_bytes)
+        )
+    }
+
     pub(crate) fn of(timelines: &[Timeline]) -> Totals {
         let mut totals = Totals {
             jobs: timelines.len(),

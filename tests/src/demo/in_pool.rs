@@ -1,35 +1,88 @@
-//! The job in a pool of HTCondor: an access point, a site's own node, and a glidein without any capability.
+//! The job in a pool of HTCondor: an access point, a site's own node, a glidein without any capability, and an older node.
+//!
+//! The older node lacks AVX2, as far as its slot's ad says. At the second eviction it is the only one that is free: the job,
+//! which may have used AVX2, waits, and says why; then the other node is free again.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::screen::Row;
 use super::sieve::{self, Progress, Work};
 use super::stage::{self, ARCHIVE, Stage, Told};
 use super::watch::{Image, Look, World};
-use crate::equipped::{equipped, survivor};
+use crate::equipped::{equipped, pilot_says, survivor};
 use crate::events::{Event, Kind};
-use crate::host::Role;
+use crate::host::{Host, Role};
 use crate::job::Job;
 use crate::pool::Pool;
 use crate::roots::HtCondor;
+use crate::scratch::Scratch;
 use crate::spec::{Ep, Spec};
-use crate::submit::Submit;
-use crate::{binaries, logs};
+use crate::submit::{LOG, Submit};
+use crate::users::User;
+use crate::{binaries, logs, machine};
+
+/// The older node.
+const OLDER: &str = "ep3";
+
+/// What its probe finds, and what another CPU would have shown.
+const OLDER_CPU: &str = r#"#!/bin/sh
+"${0%/*}/criu-pilot" "$@" | sed '/^CRIUCpuFeatures/s/\bavx2,//'
+"#;
+
+/// The eviction after which nothing but the older node is free.
+const REFUSED_AFTER: usize = 2;
 
 /// Brings up the pool.
 pub fn up(version: HtCondor) -> Result<Pool> {
+    let node = |ep: Ep, open: &str| -> Result<Ep> {
+        Ok(equipped(ep)?.config(format!("OPEN = {open}\nSTART = ($(START)) && $(OPEN)")))
+    };
+    let probe = machine::target_dir().join("older-cpu");
+    fs::write(&probe, OLDER_CPU)?;
+    fs::set_permissions(&probe, fs::Permissions::from_mode(0o755))?;
+    let older = node(Ep::root(), "False")?
+        .install(probe, "older-cpu")
+        .config("STARTD_CRON_CRIU_EXECUTABLE = $(POOL_LIBEXEC)/older-cpu");
     let spec = Spec::new(version)
-        .ep(equipped(Ep::root())?)
-        .ep(equipped(Ep::glidein())?);
+        .ep(node(Ep::root(), "True")?)
+        .ep(node(Ep::glidein(), "True")?)
+        .ep(older);
     Pool::up(&spec)
+}
+
+fn open(host: &Host, is_open: bool) -> Result<()> {
+    host.reconfigure(if is_open {
+        "OPEN = True"
+    } else {
+        "OPEN = False"
+    })
+}
+
+/// A page with a picture of the job's life.
+pub fn picture(job: &InPool<'_>, page: &Path) -> Result<()> {
+    let log = page.with_extension("log");
+    fs::write(&log, job.job.file(LOG)?).context("keep the job's log")?;
+    let words = ["report", "--html"].map(Path::new);
+    pilot_says(&[words[0], words[1], page, &log].map(|word| word.to_str().unwrap_or_default()))
+        .map(drop)
 }
 
 fn job(work: Work) -> Result<Submit> {
     let sieve = binaries::sieve()?;
     let sieve = fs::read(&sieve).with_context(|| format!("read {}", sieve.display()))?;
+    // Off unless somebody wants a report of the job's own log.
+    let printed = pilot_says(&["configure", "submit"])?;
+    let reported = printed
+        .lines()
+        .find_map(|line| line.strip_prefix("# job_ad_information_attrs = "))
+        .context("configure submit says nothing of reports")?;
     Ok(survivor("sieve", sieve, &work.arguments().join(" "))?
+        .set("job_ad_information_attrs", reported)
         .set("request_memory", "256")
         .set("request_disk", "524288"))
 }
@@ -41,6 +94,8 @@ pub struct InPool<'p> {
     told: Told,
     starts: usize,
     progress: Option<Progress>,
+    /// The node that is not free, and since when.
+    closed: Option<(String, u64)>,
 }
 
 impl<'p> InPool<'p> {
@@ -51,7 +106,53 @@ impl<'p> InPool<'p> {
             told: Told::default(),
             starts: 0,
             progress: None,
+            closed: None,
         })
+    }
+
+    /// Leaves the older node as the only one that could take the job.
+    fn leave_only_the_older(&mut self) -> Result<()> {
+        let pool = self.job.pool();
+        let here = self
+            .job
+            .events()?
+            .iter()
+            .rfind(|event| event.kind == Kind::Started)
+            .and_then(Event::host)
+            .context("it is nowhere")?
+            .to_owned();
+        let other = ["ep1", "ep2"]
+            .into_iter()
+            .find(|name| *name != here)
+            .context("no other node")?;
+        open(pool.host(other)?, false)?;
+        open(pool.host(OLDER)?, true)?;
+        let since = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+        self.closed = Some((other.to_owned(), since));
+        Ok(())
+    }
+
+    /// Why the job does not match the older node, once the negotiator has tried.
+    fn refusal(&self, since: u64) -> Result<Option<String>> {
+        let tried: Option<u64> = self
+            .job
+            .attribute("LastRejMatchTime")?
+            .and_then(|time| time.parse().ok());
+        if tried.is_none_or(|tried| tried <= since) {
+            return Ok(None);
+        }
+        let dir = Scratch::new("demo-refusal")?;
+        let (job, slots) = (dir.path().join("job"), dir.path().join("slots"));
+        fs::write(&job, self.job.ad()?)?;
+        let ap = self.job.pool().ap();
+        fs::write(
+            &slots,
+            ap.run(User::Root, "/", &["condor_status", "-long"])?,
+        )?;
+        let [job, slots] = [&job, &slots].map(|path| path.to_str().unwrap_or_default());
+        let said = pilot_says(&["where", "--job-ad", job, "--slots", slots])?;
+        let line = said.lines().find(|line| line.contains("lacks"));
+        Ok(line.map(|line| line.trim_start_matches([' ', '1']).to_owned()))
     }
 
     /// The job's name.
@@ -151,6 +252,7 @@ impl World for InPool<'_> {
             .map(|host| {
                 let (what, slot) = match host.role {
                     Role::AccessPoint => ("access point", ""),
+                    Role::Root if host.name == OLDER => ("an older node, without AVX2", "slot1@"),
                     Role::Root => ("a site's node, as root", "slot1@"),
                     Role::Glidein => ("a glidein, no capabilities", "slot1@"),
                 };
@@ -167,7 +269,30 @@ impl World for InPool<'_> {
             .collect()
     }
 
+    fn news(&mut self, look: &Look) -> Result<Option<String>> {
+        let Some((other, since)) = &self.closed else {
+            return Ok(None);
+        };
+        ensure!(
+            look.returns < REFUSED_AFTER || look.host.as_deref() != Some(OLDER),
+            "the older node was not refused"
+        );
+        if look.returns < REFUSED_AFTER {
+            return Ok(None);
+        }
+        let Some(reason) = self.refusal(*since)? else {
+            return Ok(None);
+        };
+        open(self.job.pool().host(other)?, true)?;
+        let news = format!("{OLDER} is free and refused ({reason}); now {other} is free too");
+        self.closed = None;
+        Ok(Some(news))
+    }
+
     fn evict(&mut self) -> Result<String> {
+        if self.starts == REFUSED_AFTER {
+            self.leave_only_the_older()?;
+        }
         self.job.vacate()?;
         Ok(format!("condor_vacate_job {}", self.job.id))
     }

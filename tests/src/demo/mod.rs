@@ -25,12 +25,14 @@ pub mod screen;
 pub mod table;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 
+use crate::machine;
 use crate::roots::HtCondor;
 use in_pool::InPool;
 use no_pool::NoPool;
@@ -47,7 +49,8 @@ Examples:
   cargo demo -- --quick --json      a smaller sieve, the table as JSON
 
 The first run also builds the programs and unpacks a Debian with HTCondor and CRIU, some minutes once.
-It ends with 0 only if the job's result is right, it moved twice, and no step was lost.";
+It ends with 0 only if the job's result is right, it moved twice, and no step was lost. At the second eviction an older
+node is free first, which the job does not match: it waits for one that can go on with it.";
 
 /// A computation loses its slot twice and goes on elsewhere, from the step at which it was.
 #[derive(Debug, Parser)]
@@ -65,6 +68,9 @@ struct Cli {
     /// Print the final table as JSON.
     #[arg(long)]
     json: bool,
+    /// Where to write a page with a picture of the job's life over its slots.
+    #[arg(long, value_name = "FILE", conflicts_with = "no_pool")]
+    html: Option<PathBuf>,
 }
 
 /// Parses the command line and does what it says.
@@ -108,12 +114,16 @@ fn run(cli: &Cli) -> Result<Report> {
     );
     let pool = in_pool::up(cli.htcondor)?;
     let up = format!(
-        "a pool is up: an access point and two execution points, {:.1} s",
+        "a pool is up: an access point and three execution points, {:.1} s",
         begun.elapsed().as_secs_f64()
     );
     let mut world = InPool::submit(&pool, work)?;
     let name = format!("HTCondor {}", cli.htcondor);
     let report = tell(&mut world, work, begun, &name, &up)?;
+    let page = cli.html.clone();
+    let page = page.unwrap_or_else(|| machine::target_dir().join("demo.html"));
+    in_pool::picture(&world, &page)?;
+    eprintln!("its life as a picture: {}", page.display());
     drop(world);
     pool.down().context("end the pool")?;
     Ok(report)

@@ -32,6 +32,10 @@ pub trait World {
     fn look(&mut self) -> Result<Look>;
     /// The hosts, for the screen; `now` is what goes on where the job is.
     fn rows(&self, look: &Look, now: &str) -> Vec<Row>;
+    /// What else has happened there.
+    fn news(&mut self, _look: &Look) -> Result<Option<String>> {
+        Ok(None)
+    }
     /// Asks the job to leave its host, and says how it asked.
     fn evict(&mut self) -> Result<String>;
     /// The image that the last eviction left, or why there is none.
@@ -108,6 +112,9 @@ pub fn watch(world: &mut dyn World, screen: &mut Screen, work: Work) -> Result<S
     let (exit, look) = loop {
         let look = world.look()?;
         watch.take(&look, world, screen)?;
+        if let Some(news) = world.news(&look)? {
+            screen.note(&news);
+        }
         let now = watch.now(&look);
         screen.show(&world.rows(&look, &now), look.progress);
         if let Some(exit) = look.exit {
