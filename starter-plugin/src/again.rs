@@ -68,6 +68,13 @@ impl Notes {
         self.digests.push(digest.to_owned());
     }
 
+    /// An image that is at home for certain, and stays there.
+    pub(crate) fn at_home(&mut self, digest: &str) {
+        if !self.digests.iter().any(|known| known == digest) {
+            self.digests.insert(0, digest.to_owned());
+        }
+    }
+
     /// The job runs again: how long it did not, and with that how fast the way home is.
     pub(crate) fn running_again(&mut self, now: f64) -> Duration {
         /// Below this, a transfer is HTCondor's own bookkeeping.

@@ -20,6 +20,7 @@ use crate::exit_code::ExitCode;
 use crate::namespaces::SANDBOX;
 use crate::period::Interval;
 use crate::sandbox::ARCHIVE;
+use crate::store::Lane;
 
 /// An ad of HTCondor's is some ten kilobytes.
 pub(crate) const AD_LIMIT: u64 = 4 << 20;
@@ -140,8 +141,8 @@ impl Job {
         (ours && plain && usable).then_some(code)
     }
 
-    /// How often images are taken of a job that runs on.
-    pub(crate) fn interval(&self) -> Interval {
+    /// How often images are taken of a job that runs on, which somebody takes home or not.
+    pub(crate) fn interval(&self, home: bool) -> Interval {
         let Some(ad) = &self.job_ad else {
             return self.every.map_or(Interval::Never, Interval::Chosen);
         };
@@ -151,7 +152,7 @@ impl Job {
         });
         match interval {
             // An image that nobody takes home dies with the slot.
-            Interval::Measured { .. } if self.checkpoint_code().is_none() => Interval::Never,
+            Interval::Measured { .. } if !home => Interval::Never,
             other => other,
         }
     }
@@ -180,12 +181,36 @@ impl Job {
             .collect()
     }
 
+    /// How the newest image went home.
+    pub(crate) fn is_in_store(&self) -> bool {
+        let lane = self
+            .job_ad
+            .as_ref()
+            .and_then(|ad| ad.eval_str(attributes::JOB_LANE));
+        lane.as_deref() == Some(Lane::Store.name())
+    }
+
+    /// How many images there had been when the ad was told last; one that is newer may be home without the news of it.
+    pub(crate) fn generation(&self) -> u64 {
+        self.count(attributes::JOB_GENERATION)
+    }
+
+    /// Slots in a row that could not get at the store.
+    pub(crate) fn store_missed(&self) -> u64 {
+        self.count(attributes::JOB_STORE_MISSED)
+    }
+
+    fn count(&self, name: &str) -> u64 {
+        let count = self.job_ad.as_ref().and_then(|ad| ad.eval_int(name));
+        count
+            .and_then(|count| u64::try_from(count).ok())
+            .unwrap_or(0)
+    }
+
     /// How often HTCondor has started the job, this time included.
     pub(crate) fn starts(&self) -> u32 {
-        let count = |name| self.job_ad.as_ref()?.eval_int(name);
         // The ad was made before the schedd counted this start.
-        let starts = count("NumJobStarts").unwrap_or(0);
-        u32::try_from(starts).unwrap_or(0)
+        u32::try_from(self.count("NumJobStarts")).unwrap_or(0)
     }
 
     /// The command with the environment that it finds inside.
@@ -323,11 +348,11 @@ mod tests {
 
     #[test]
     fn without_a_way_home_images_are_taken_only_when_they_are_asked_for() {
-        assert_eq!(job("A = 1").interval(), Interval::Never);
+        assert_eq!(job("A = 1").interval(false), Interval::Never);
         let chosen = Interval::Chosen(Duration::from_secs(600));
-        assert_eq!(job("CRIUInterval = \"10m\"").interval(), chosen);
-        let home = "WantFTOnCheckpoint = true\nSuccessCheckpointExitCode = 213\nTransferCheckpoint = \"checkpoint.criu\"";
-        assert!(matches!(job(home).interval(), Interval::Measured { .. }));
+        assert_eq!(job("CRIUInterval = \"10m\"").interval(false), chosen);
+        let home = job("A = 1").interval(true);
+        assert!(matches!(home, Interval::Measured { .. }));
     }
 
     #[test]

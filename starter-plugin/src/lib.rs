@@ -18,6 +18,7 @@
 //! | `mapped` | names for mapped files that have lost theirs |
 //! | `nameless` | files for shared memory whose name is gone |
 //! | `unkept` | what CRIU does not bring back |
+//! | `store`, `transfer` | the lane through a store, by a `criu-transfer` beside us |
 //! | `init` | pid 1 in it: starts, restores, dumps, reaps |
 //! | `thaw` | from an image to a job that runs |
 //! | `supervise` | the outer process: how the job begins, what a slot owes to the queue |
@@ -28,6 +29,7 @@
 //! | `checkpoint` | from a running job to a committed image, and on, or to its end |
 //! | `memory` | how much of it a tree has |
 //! | `imaging`, `again` | which images are taken, and how they get home |
+//! | `shipping` | how they get to the store, and what becomes of those that do not |
 //! | `by_hand`, `control` | requests of people and scripts, and who hears them |
 //! | `relay` | the job's output, once each and in order |
 //! | `vacate` | from a dumped tree to an announced archive |
@@ -52,6 +54,8 @@ mod sandbox;
 mod stubborn;
 
 mod restore;
+mod store;
+mod transfer;
 
 mod launch;
 mod namespaces;
@@ -79,6 +83,7 @@ mod again;
 mod checkpoint;
 mod imaging;
 mod memory;
+mod shipping;
 
 mod by_hand;
 mod control;

@@ -28,8 +28,10 @@ use crate::launch::{Launched, launch};
 use crate::namespaces::Ids;
 use crate::present;
 use crate::relay::Relay;
-use crate::restore::Image;
+use crate::restore::{Image, Ladder};
 use crate::sandbox::Sandbox;
+use crate::shipping::Push;
+use crate::store::Store;
 use crate::vacate::Packed;
 
 /// The inner id of a job that root starts by hand: not 0, which would give the
@@ -68,6 +70,10 @@ pub(crate) struct Running {
     pub(crate) notes: Notes,
     /// The last image that was taken here and that nobody has taken home.
     pub(crate) last: Option<Packed>,
+    /// Where images go while the job runs, and at its soft kill, if anywhere.
+    pub(crate) store: Option<Store>,
+    /// That image, on its way there.
+    pub(crate) push: Option<Push>,
     /// Time is short.
     pub(crate) hurry: bool,
 }
@@ -134,6 +140,8 @@ impl Running {
             image_cost: None,
             notes: Notes::default(),
             last: None,
+            store: None,
+            push: None,
             hurry: false,
         };
         match running.init.channel.receive()? {
@@ -184,8 +192,26 @@ impl Running {
             image_cost,
             notes,
             last: None,
+            store: None,
+            push: None,
             hurry: false,
         })
+    }
+
+    /// It runs, so the store was found, or is waited for no longer.
+    pub(crate) fn has_store(&mut self, store: Option<&Store>, job: &Job, ladder: &Ladder) {
+        self.store = store.cloned();
+        if store.is_some() {
+            self.notes.rates.store = self.notes.rates.spool;
+            // What was passed over, and may turn up again, is older than what comes from here on.
+            self.generation = self.generation.max(job.generation()).max(ladder.generation);
+        }
+        if let Some(digest) = &ladder.at_home {
+            self.notes.at_home(digest);
+        }
+        if job.store_missed() > 0 {
+            announce(|chirp| chirp.set(attributes::JOB_STORE_MISSED, "undefined"));
+        }
     }
 
     /// What is known of images here: from a start just before this one, or from the image itself.

@@ -47,7 +47,7 @@ impl Signals {
         Ok(Signals(SignalFd::with_flags(&mask, flags)?))
     }
 
-    pub(crate) fn next(&mut self) -> Result<Option<Arrived>> {
+    pub(crate) fn next(&self) -> Result<Option<Arrived>> {
         let Some(info) = self.0.read_signal()? else {
             return Ok(None);
         };

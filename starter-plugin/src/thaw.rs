@@ -54,7 +54,7 @@ pub(crate) fn thawed(
     slot: &Fingerprint,
     image: &Image,
     again: Option<Notes>,
-    signals: &mut Signals,
+    signals: &Signals,
 ) -> Result<Thawed> {
     let begun = Instant::now();
     let archive = &image.archive;
@@ -98,7 +98,7 @@ fn attempt(
     criu: &Rc<Criu>,
     sandbox: &Sandbox,
     archive: &Arc<Archive>,
-    signals: &mut Signals,
+    signals: &Signals,
     served: bool,
 ) -> Result<Attempt> {
     let resume = &archive.manifest().head.resume;

@@ -17,6 +17,7 @@ use file_transfer_plugin::pack::{Options, Stream, Tree};
 use crate::chirp::Chirp;
 use crate::criu;
 use crate::sandbox::{Sandbox, TREES};
+use crate::store::Lane;
 
 /// A tree that stands still, whole in its images.
 pub(crate) struct Dumped {
@@ -98,8 +99,8 @@ impl Dumped {
 }
 
 impl Packed {
-    /// Tells the access point what the next slot must have, and which other images may reach that slot.
-    pub(crate) fn announce(&self, chirp: &mut Chirp, before: &[String]) -> Result<()> {
+    /// Tells the access point what the next slot must have, how the image goes there, and which others may.
+    pub(crate) fn announce(&self, chirp: &mut Chirp, lane: Lane, before: &[String]) -> Result<()> {
         for (name, value) in self.fingerprint.to_job_ad().iter() {
             chirp.set(&name, &value.to_old())?;
         }
@@ -110,6 +111,7 @@ impl Packed {
             (attributes::JOB_TIME, self.created.to_string()),
             (attributes::JOB_DIGEST, quoted(&self.digest)),
             (attributes::JOB_DIGEST_BEFORE, quoted(&before.join(","))),
+            (attributes::JOB_LANE, quoted(lane.name())),
             (
                 attributes::JOB_DUMP_SECONDS,
                 format!("{:.3}", self.dump_seconds),

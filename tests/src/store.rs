@@ -13,6 +13,8 @@ use crate::{binaries, machine, wait};
 
 /// Where it listens.
 const PORT: u16 = 9620;
+/// The store itself, for `+CRIUStore`.
+pub const PLACE: &str = "criu://ap.pool:9620";
 /// All that is its own.
 const DIR: &str = "/var/lib/criu-store";
 /// Where Debian's hosts keep whom they believe.

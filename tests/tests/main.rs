@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod autoclusters;
+mod both_lanes;
 mod bundle;
 mod by_hand;
 mod cpus;

@@ -19,7 +19,7 @@ use crate::ship::ship;
 const AD_MAX: u64 = 4 << 20;
 
 /// Seconds in which nothing may work before a transfer is given up; for an administrator to set.
-const PATIENCE: &str = "CRIU_TRANSFER_PATIENCE";
+pub(crate) const PATIENCE: &str = "CRIU_TRANSFER_PATIENCE";
 
 /// The way through a store.
 #[derive(Clone, Debug)]
