@@ -478,7 +478,9 @@ mod tests {
                     assert_eq!(older.manifest.head.generation, 1);
                     assert_eq!(number(&sandbox), "1");
                 }
-                Choice::Fresh => panic!("the older image was passed over"),
+                Choice::Fresh | Choice::StoreAway(_) | Choice::Vacated => {
+                    panic!("the older image was passed over")
+                }
             }
         }
     }
