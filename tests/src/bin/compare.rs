@@ -32,7 +32,7 @@ use tests::{binaries, wait};
 
 const TRANSFER: &str = "/usr/local/bin/criu-transfer";
 const LZ4: &str = "/usr/local/bin/lz4";
-const URL: &str = "criu://127.0.0.1:9620/compare.0/checkpoint.criu";
+const URL: &str = "criu://127.0.0.1:9620/compare.0/checkpoint.criu?tls=no";
 
 const GZIP_WAY: &str = "criu dump -R -t $PID -D images -o dump.log && sync images/* images && \
     tar -cf - images | gzip >image.tgz && sync image.tgz && python3 link.py <image.tgz && stat -c %s image.tgz >size";
@@ -220,11 +220,11 @@ impl<'h> Store<'h> {
         let seconds = ours.dump()?;
         let cpu = cpu()?;
         let mut command = self.host.command(User::Pilot, &ours.job.dir)?;
-        command.args([TRANSFER, "push", "--json", URL, "checkpoint.criu"]);
+        command.args([TRANSFER, "push", "--json", "checkpoint.criu", URL]);
         let begun = Instant::now();
         let mut push = command
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(Stdio::piped())
             .spawn()?;
         let (mut of_push, mut of_store) = (Usage::default(), Usage::default());
         let id = push.id();
@@ -233,7 +233,8 @@ impl<'h> Store<'h> {
         let look = || of_push.look(&measured::processes_below(id, &["criu-transfer"]));
         let code = measured::wait_end(&mut push, look)?;
         let took = begun.elapsed().as_secs_f64();
-        ensure!(code == Some(0), "push ended with {code:?}");
+        let said = std::io::read_to_string(push.stderr.take().context("it is piped")?)?;
+        ensure!(code == Some(0), "push ended with {code:?}: {said}");
         of_store.look(&serving);
         let moved: serde_json::Value =
             serde_json::from_reader(push.stdout.take().context("it is piped")?)?;
