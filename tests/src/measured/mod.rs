@@ -118,9 +118,12 @@ impl<'h> Job<'h> {
         }
     }
 
-    /// The same after a restore.
-    pub fn wait_thawed(&self, beats: &str, before: &str, by: &mut Child) -> Result<()> {
-        self.wait_beat(beats, before, THAWING, by)
+    /// Waits until it counts after a restore: three steps, as a file that is being unpacked may seem to take one.
+    pub fn wait_thawed(&self, beats: &str, by: &mut Child) -> Result<()> {
+        for _ in 0..3 {
+            self.wait_beat(beats, &self.beat(beats), THAWING, by)?;
+        }
+        Ok(())
     }
 }
 

@@ -70,12 +70,11 @@ impl<'h> Bare<'h> {
         if let Some(mut child) = self.child.take() {
             child.wait()?;
         }
-        let before = self.job.beat(OUTSIDE);
         let begun = Instant::now();
         let mut command = self.host.command(User::Root, &self.job.dir)?;
         let words = "criu restore -d -D images -o restore.log";
         let mut criu = command.args(words.split(' ')).spawn()?;
-        self.job.wait_thawed(OUTSIDE, &before, &mut criu)?;
+        self.job.wait_thawed(OUTSIDE, &mut criu)?;
         let seconds = begun.elapsed().as_secs_f64();
         ensure!(criu.wait()?.success(), "criu restore failed");
         Ok(seconds)
@@ -148,9 +147,7 @@ impl<'h> Ours<'h> {
     pub fn restore(&mut self) -> Result<f64> {
         let begun = Instant::now();
         self.child = self.job.start(&[STARTER, "run", "--"], INSIDE)?;
-        // What is there at first came out of the image.
-        let before = self.job.beat(INSIDE);
-        self.job.wait_thawed(INSIDE, &before, &mut self.child)?;
+        self.job.wait_thawed(INSIDE, &mut self.child)?;
         let seconds = begun.elapsed().as_secs_f64();
         let mut usage = Usage::default();
         usage.look(&processes_below(self.child.id(), &["criu-starter"]));
