@@ -8,6 +8,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use file_transfer_plugin::rig;
 use serde::{Deserialize, Serialize};
 
 use crate::plan::Rates;
@@ -91,7 +92,7 @@ impl Notes {
 
 /// Seconds since 1970.
 pub(crate) fn now() -> f64 {
-    SystemTime::now()
+    rig::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0.0, |since| since.as_secs_f64())
 }

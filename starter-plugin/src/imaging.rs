@@ -14,7 +14,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use file_transfer_plugin::attributes;
+use file_transfer_plugin::{attributes, rig};
 
 use crate::again::{self, Notes};
 use crate::checkpoint::{Checkpointed, NotTaken};
@@ -188,6 +188,7 @@ impl Running {
                 announce(|chirp| packed.announce(chirp, lane, &self.notes.digests));
                 outputs::leave_image(job, sandbox)?;
                 sandbox.remove()?;
+                rig::stop("packed");
                 Ok(Left::Frozen)
             }
             Err(NotTaken(message)) => {

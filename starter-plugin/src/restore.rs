@@ -28,6 +28,7 @@ use file_transfer_plugin::fingerprint::Fingerprint;
 use file_transfer_plugin::manifest::{Limits, Manifest, Name};
 use file_transfer_plugin::monitor::Silent;
 use file_transfer_plugin::protocol;
+use file_transfer_plugin::rig;
 use file_transfer_plugin::unpack::{Archive, ArchiveError};
 
 use crate::again::Notes;
@@ -288,6 +289,7 @@ fn unpack(
         let reasons: Vec<_> = mismatches.iter().map(ToString::to_string).collect();
         return Err(Refusal::NotHere(Box::new(manifest), reasons.join("; ")));
     }
+    rig::stop("unpacking");
     write_out(&archive, sandbox, is_served).map_err(|error| match error {
         // A full disk is this slot's, and the image as good as it was.
         ArchiveError::Write { .. } => Refusal::NotHere(

@@ -13,6 +13,7 @@ use file_transfer_plugin::fingerprint::Fingerprint;
 use file_transfer_plugin::manifest::Head;
 use file_transfer_plugin::monitor::Monitor;
 use file_transfer_plugin::pack::{Options, Stream, Tree};
+use file_transfer_plugin::rig;
 
 use crate::chirp::Chirp;
 use crate::criu;
@@ -71,6 +72,7 @@ impl Dumped {
         monitor: &dyn Monitor,
     ) -> Result<Packed> {
         let begun = Instant::now();
+        rig::stop("packing");
         criu::drop_groups(&sandbox.tree("images"))?;
         let dirs = trees(sandbox);
         let head = self.head;
@@ -141,7 +143,7 @@ pub(crate) fn announce_failure(chirp: &mut Chirp, reason: &str) -> Result<()> {
 
 /// Seconds since 1970.
 pub(crate) fn unix_time() -> i64 {
-    std::time::SystemTime::now()
+    rig::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |since| since.as_secs() as i64)
 }

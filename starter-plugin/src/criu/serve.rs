@@ -14,6 +14,7 @@ use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result, anyhow};
 use file_transfer_plugin::manifest::Name;
+use file_transfer_plugin::rig;
 use file_transfer_plugin::unpack::{Archive, ArchiveError, Stored};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -123,6 +124,7 @@ fn next(orders: &Mutex<Receiver<Order>>) -> Option<Order> {
 }
 
 fn write(stored: &Stored<'_>, images: &ImageDir, name: &str, pipe: OwnedFd) -> Result<()> {
+    rig::stop("restoring");
     streamer::widen(&pipe);
     let path = in_archive(name);
     if stored.has(&path) {
