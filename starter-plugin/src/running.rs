@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -348,13 +349,15 @@ pub(crate) fn ids(resume: &Resume) -> Ids {
 }
 
 fn relays(job: &Job, sandbox: &Sandbox, done: [u64; 2]) -> Result<[Relay; 2]> {
-    let htcondor = job.is_htcondor();
-    let relay = |name: &str, to: File, done| {
-        Relay::new(&sandbox.stream(name), to, done, htcondor)
-            .with_context(|| format!("cannot relay the job's {name}"))
-    };
     let stdout = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
     let stderr = File::from(std::io::stderr().as_fd().try_clone_to_owned()?);
+    let file = |of: &File| of.metadata().map(|meta| (meta.dev(), meta.ino()));
+    // A submit file may name one file for both: neither stream alone says how long that is to be.
+    let apart = job.is_htcondor() && file(&stdout)? != file(&stderr)?;
+    let relay = |name: &str, to: File, done| {
+        Relay::new(&sandbox.stream(name), to, done, apart)
+            .with_context(|| format!("cannot relay the job's {name}"))
+    };
     Ok([
         relay("stdout", stdout, done[0])?,
         relay("stderr", stderr, done[1])?,
