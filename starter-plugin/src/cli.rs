@@ -13,7 +13,7 @@ use crate::init::Exit;
 use crate::job::Job;
 use crate::prepare::prepare;
 use crate::running::{End, StartFailed};
-use crate::{by_hand, log, period, supervise, sys};
+use crate::{by_hand, keeper, log, period, supervise, sys};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -148,16 +148,21 @@ fn supervised(images: Images, job: impl FnOnce() -> Result<Job>) -> std::process
     let error = match job().map(|job| Job { every, ..job }) {
         Err(error) => error,
         Ok(job) if !job.wants_criu() => supervise::straight_through(&job.command),
-        Ok(job) => match supervise::run(&job) {
-            Ok(end) => return finish(end),
-            Err(error) => {
-                // What went wrong is ours and not the job's, unless it is no program.
-                if !error.is::<StartFailed>() {
-                    supervise::give_the_job_back(&job, &format!("{error:#}"));
+        Ok(job) => {
+            match keeper::keep(&job).and_then(|farewell| Ok((supervise::run(&job)?, farewell))) {
+                Ok((end, farewell)) => {
+                    farewell.say();
+                    return finish(end);
                 }
-                error
+                Err(error) => {
+                    // What went wrong is ours and not the job's, unless it is no program.
+                    if !error.is::<StartFailed>() {
+                        supervise::give_the_job_back(&job, &format!("{error:#}"));
+                    }
+                    error
+                }
             }
-        },
+        }
     };
     eprintln!("criu-starter: {error:#}");
     match error.downcast_ref::<StartFailed>() {

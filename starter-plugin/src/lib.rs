@@ -21,6 +21,7 @@
 //! | `store`, `transfer` | the lane through a store, by a `criu-transfer` beside us |
 //! | `init` | pid 1 in it: starts, restores, dumps, reaps |
 //! | `thaw` | from an image to a job that runs |
+//! | `keeper` | what HTCondor waits for: a killed supervisor is not the job's end |
 //! | `supervise` | the outer process: how the job begins, what a slot owes to the queue |
 //! | `running` | how a job begins: fresh, or thawed |
 //! | `watch`, `signals` | what comes meanwhile: signals, requests, time |
@@ -35,8 +36,9 @@
 //! | `vacate` | from a dumped tree to an announced archive |
 //! | `criu` | CRIU's command line, images and errors |
 //!
-//! Two processes of ours live beside a job: the outer supervisor, which is the
-//! starter's child and in no namespace of the job's, and pid 1 inside. Pid 1 has
+//! Two processes of ours live beside a job: the outer supervisor, which is in no
+//! namespace of the job's, and pid 1 inside. In HTCondor the supervisor's keeper,
+//! the starter's child, waits for it. Pid 1 has
 //! one thread, and the outer one has others only while images pass through it.
 
 #![deny(unsafe_code)]
@@ -61,6 +63,7 @@ mod launch;
 mod namespaces;
 
 mod init;
+mod keeper;
 mod libraries;
 mod mapped;
 mod nameless;
