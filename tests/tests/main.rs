@@ -8,6 +8,7 @@ mod by_hand;
 mod cpus;
 mod demo;
 mod evictions;
+mod faults_quick;
 mod glidein;
 mod images;
 mod images_home;
