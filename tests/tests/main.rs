@@ -17,6 +17,7 @@ mod pilot_advertise;
 mod pilot_configure;
 mod pilot_probe;
 mod pilot_supervise;
+mod place;
 mod pool;
 mod prepare;
 mod programs;
