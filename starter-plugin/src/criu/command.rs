@@ -27,7 +27,8 @@ use crate::sys;
 
 /// A deleted file that the job still has open travels inside the image up to
 /// this size; CRIU's own limit is 1 MiB, which refuses ordinary scratch files.
-const GHOST_LIMIT: &str = "512M";
+/// They go into the archive as memory does, and nobody limits files with names.
+const GHOST_LIMIT: &str = "1024G";
 
 /// The first that restores without privileges where kernels are recent.
 const OLDEST: (u32, u32, u32) = (4, 1, 0);

@@ -104,7 +104,7 @@ pub(super) const TABLE: &[Row] = &[
     specimen("files", "counter", "counter that appends to an open file"),
     specimen("files", "positions", "shared and separate file positions, a hole of 1 GB"),
     specimen("files", "ghost", "deleted but open file, 64 kB"),
-    specimen("files", "big-ghost", "deleted but open file, 64 MB"),
+    specimen("files", "big-ghost", "deleted but open file, 600 MB"),
     specimen("files", "linked-ghost", "open file whose one of two names was deleted"),
     specimen("files", "tmpfile", "O_TMPFILE"),
     specimen("files", "flock", "flock"),
