@@ -1,6 +1,7 @@
 //! Tests on real pools.
 #![forbid(unsafe_code)]
 
+mod at_work;
 mod autoclusters;
 mod both_lanes;
 mod bundle;
