@@ -298,3 +298,31 @@ fn slot_fingerprint(job: &Job, criu: &Criu) -> Result<Fingerprint> {
         .with_context(|| format!("CRIU calls its version {version:?}"))?;
     host::fingerprint(version, BTreeSet::new()).context("cannot describe this host")
 }
+
+#[cfg(test)]
+mod tests {
+    use classad::ClassAd;
+
+    use super::*;
+
+    #[test]
+    fn a_job_that_was_started_in_vain_for_long_is_left_to_a_person() {
+        for (starts, given_back) in [(STARTS_IN_VAIN, true), (STARTS_IN_VAIN + 1, false)] {
+            let scratch = tempfile::tempdir().unwrap();
+            let ad = format!("NumJobStarts = {starts}");
+            let job = Job {
+                scratch: scratch.path().to_owned(),
+                command: vec!["./job".into()],
+                job_ad: Some(ClassAd::parse_old(&ad).unwrap()),
+                machine_ad: None,
+                every: None,
+                only_restore: false,
+                baseline: None,
+            };
+            give_the_job_back(&job, "the disk is full");
+            let said = fs::read_to_string(scratch.path().join(".job_wrapper_failure")).ok();
+            let reason = "criu-starter: the disk is full\n";
+            assert_eq!(said.as_deref(), given_back.then_some(reason));
+        }
+    }
+}

@@ -13,6 +13,7 @@ mod faults_quick;
 mod glidein;
 mod images;
 mod images_home;
+mod in_trouble;
 mod outputs;
 mod pilot_advertise;
 mod pilot_configure;
