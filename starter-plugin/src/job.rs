@@ -213,6 +213,16 @@ impl Job {
         u32::try_from(self.count("NumJobStarts")).unwrap_or(0)
     }
 
+    /// The signal that it died of, where HTCondor starts it again after an end of its own. Of a death that was the
+    /// thaw's HTCondor hears nothing.
+    pub(crate) fn has_died_of(&self) -> Option<Signal> {
+        let ad = self.job_ad.as_ref()?;
+        let number = ad.eval_int("ExitSignal")?;
+        let by_signal = ad.eval_bool("ExitBySignal") == Some(true);
+        let number = i32::try_from(number).ok().filter(|_| by_signal)?;
+        Signal::try_from(number).ok()
+    }
+
     /// The command with the environment that it finds inside.
     pub(crate) fn inside(&self, kernel: u32) -> Result<JobCommand> {
         let Some((program, arguments)) = self.command.split_first() else {
@@ -324,6 +334,16 @@ mod tests {
         let both = "KillSig = \"SIGUSR1\"\nRemoveKillSig = \"int\"";
         assert_eq!(job(both).vacate_signal(), Signal::SIGINT);
         assert_eq!(job("KillSig = \"10\"").vacate_signal(), Signal::SIGUSR1);
+    }
+
+    #[test]
+    fn a_death_of_its_own_is_in_the_ad_of_a_job_that_is_started_again() {
+        assert_eq!(job("A = 1").has_died_of(), None);
+        let of = |by_signal: bool| {
+            job(&format!("ExitBySignal = {by_signal}\nExitSignal = 11")).has_died_of()
+        };
+        assert_eq!(of(true), Some(Signal::SIGSEGV));
+        assert_eq!(of(false), None);
     }
 
     #[test]

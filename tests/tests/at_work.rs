@@ -40,6 +40,7 @@ on_both_versions!(
     a_rehearsal_is_heard_of_at_the_access_point,
     without_time_for_a_new_image_the_last_one_leaves,
     a_dump_for_which_the_time_is_too_short_is_given_up_and_the_job_lives,
+    a_job_that_has_died_so_by_itself_is_believed_when_it_does_so_after_a_thaw,
 );
 
 fn on_shared_pool(version: HtCondor, test: fn(&Pool) -> Result<()>) {
@@ -255,4 +256,51 @@ fn a_dump_for_which_the_time_is_too_short_is_given_up_and_the_job_lives(pool: &P
     job.wait_start(2)?;
     job.wait_scratch(".criu/srv/told", |told| (told == "whole").then_some(()))?;
     job.remove()
+}
+
+/// What makes the job die, on the hosts: HTCondor gives jobs a /var/tmp of their own.
+const CRASH: &str = "/opt/crash";
+
+const CRASHES: &str = r#"#!/bin/bash
+for ((i = 1; ; i++)); do
+    echo "$i" >>numbers
+    echo "line $i"
+    [ -e /opt/crash ] && kill -SEGV $$
+    sleep 0.05
+done
+"#;
+
+fn a_job_that_has_died_so_by_itself_is_believed_when_it_does_so_after_a_thaw(
+    pool: &Pool,
+) -> Result<()> {
+    let job = first_on("ep1", "crashes.sh", CRASHES)?.set("max_retries", "1");
+    let job = pool.submit(&job)?;
+    job.wait_start(1)?;
+    counted(&job, 10)?;
+    job.vacate()?;
+    job.wait_start(2)?;
+    job.wait_scratch(".criu/log", |log| {
+        log.contains("from=\"image\"").then_some(())
+    })?;
+    // Beyond its first seconds a death is its own.
+    let numbers = job.scratch(".criu/srv/numbers")?.lines().count();
+    counted(&job, numbers + 120)?;
+    for host in pool.eps() {
+        host.write(CRASH, "", User::Root, 0o644)?;
+    }
+    let exit = job.wait_end()?;
+    ensure!(
+        exit == Exit::Signal(11),
+        "it ended with {exit:?}: {}",
+        tests::logs::of_job(&job)
+    );
+    let events = job.events()?;
+    let starts = events.iter().filter(|event| event.kind == Kind::Started);
+    let starts = starts.count();
+    ensure!(
+        starts == 3,
+        "{starts} starts: {}",
+        tests::logs::of_job(&job)
+    );
+    Ok(())
 }
