@@ -53,6 +53,8 @@ pub(crate) struct Job {
     pub(crate) only_restore: bool,
     /// The level of instructions that it may see, where that was said by hand.
     pub(crate) baseline: Option<String>,
+    /// The version of CRIU that somebody wants.
+    pub(crate) criu: Option<String>,
 }
 
 impl Job {
@@ -70,6 +72,7 @@ impl Job {
             every: None,
             only_restore: false,
             baseline: None,
+            criu: None,
         })
     }
 
@@ -115,6 +118,14 @@ impl Job {
                 None
             }
         }
+    }
+
+    /// The version of the CRIU that a job was frozen and thawed with on this slot, as its ad says: a newer one may
+    /// have failed at that.
+    pub(crate) fn proven_criu(&self) -> Option<String> {
+        let slot = self.machine_ad.as_ref()?;
+        let proven = slot.eval_bool(attributes::HAS_CRIU) == Some(true);
+        slot.eval_str(attributes::VERSION).filter(|_| proven)
     }
 
     /// The signal by which HTCondor asks for the slot back.
@@ -321,6 +332,7 @@ mod tests {
             every: None,
             only_restore: false,
             baseline: None,
+            criu: None,
         }
     }
 
@@ -344,6 +356,24 @@ mod tests {
         };
         assert_eq!(of(true), Some(Signal::SIGSEGV));
         assert_eq!(of(false), None);
+    }
+
+    #[test]
+    fn the_criu_of_a_slot_is_the_one_that_was_tried_there() {
+        let on = |slot: &str| {
+            let machine_ad = Some(ClassAd::parse_old(slot).unwrap());
+            let job = Job {
+                machine_ad,
+                ..job("A = 1")
+            };
+            job.proven_criu()
+        };
+        assert_eq!(
+            on("HasCRIU = true\nCRIUVersion = \"4.1.1\"").as_deref(),
+            Some("4.1.1")
+        );
+        assert_eq!(on("HasCRIU = false\nCRIUVersion = \"4.1.1\""), None);
+        assert_eq!(on("HasCRIU = true"), None);
     }
 
     #[test]

@@ -391,6 +391,7 @@ mod tests {
                 machine_ad: None,
                 every: None,
                 baseline: None,
+                criu: None,
                 only_restore: false,
             }
         }

@@ -39,7 +39,7 @@ const STARTS_IN_VAIN: u32 = 50;
 /// Runs the job of this directory or slot, from its image if there is one.
 pub(crate) fn run(job: &Job) -> Result<End> {
     outputs::take_image(job)?;
-    let criu = match find_criu() {
+    let criu = match find_criu(job) {
         Ok(criu) => Rc::new(criu),
         Err(error) => return without_criu(job, error),
     };
@@ -232,10 +232,27 @@ impl Slot<'_> {
     }
 }
 
-/// The CRIU beside this program or on the node.
-pub(crate) fn find_criu() -> Result<Criu> {
+/// The CRIU of those beside this program or on the node with which this job is frozen.
+fn find_criu(job: &Job) -> Result<Criu> {
+    let wanted = job.criu.clone().or_else(|| job.proven_criu());
+    let found = Criu::find(&beside_us()?, wanted.as_deref())?;
+    match &job.criu {
+        Some(version) if !found.is(version) => bail!(
+            "there is no CRIU {version} here, the newest is {}",
+            found.version()
+        ),
+        _ => Ok(found),
+    }
+}
+
+/// All that could be taken, the newest first.
+pub(crate) fn all_criu() -> Result<Vec<Criu>> {
+    Ok(Criu::all(&beside_us()?)?)
+}
+
+fn beside_us() -> Result<PathBuf> {
     let exe = env::current_exe().context("cannot tell where this program is")?;
-    Ok(Criu::find(exe.parent().unwrap_or(Path::new("/")))?)
+    Ok(exe.parent().unwrap_or(Path::new("/")).to_owned())
 }
 
 /// A slot that cannot freeze runs the job as it is, unless there is work to lose.
@@ -318,6 +335,7 @@ mod tests {
                 every: None,
                 only_restore: false,
                 baseline: None,
+                criu: None,
             };
             give_the_job_back(&job, "the disk is full");
             let said = fs::read_to_string(scratch.path().join(".job_wrapper_failure")).ok();

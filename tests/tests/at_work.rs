@@ -1,5 +1,6 @@
 //! What people and HTCondor do with jobs at work, and what becomes of it where the jobs are ours.
 
+use std::fs;
 use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,6 +12,7 @@ use tests::job::{Job, LIMIT};
 use tests::pool::Pool;
 use tests::require;
 use tests::roots::HtCondor;
+use tests::scratch::Scratch;
 use tests::spec::{Ep, Spec};
 use tests::submit::Submit;
 use tests::users::User;
@@ -27,6 +29,10 @@ done
 exit 7
 "#;
 
+/// A CRIU that says it is the newest, and cannot freeze anything.
+const BROKEN_CRIU: &str =
+    "#!/bin/sh\n[ \"$1\" = --version ] && echo Version: 9.9.9 && exit\nexit 1\n";
+
 macro_rules! on_both_versions {
     ($($name:ident),+ $(,)?) => {
         mod v23_9 { $(#[test] fn $name() { super::on_shared_pool(super::HtCondor::V23_9, super::$name); })+ }
@@ -41,6 +47,7 @@ on_both_versions!(
     without_time_for_a_new_image_the_last_one_leaves,
     a_dump_for_which_the_time_is_too_short_is_given_up_and_the_job_lives,
     a_job_that_has_died_so_by_itself_is_believed_when_it_does_so_after_a_thaw,
+    an_older_criu_that_works_is_used_where_a_newer_one_does_not,
 );
 
 fn on_shared_pool(version: HtCondor, test: fn(&Pool) -> Result<()>) {
@@ -51,17 +58,22 @@ fn on_shared_pool(version: HtCondor, test: fn(&Pool) -> Result<()>) {
     }
 }
 
-/// Two ordinary nodes, and one that gives a job a second to leave: the time is taken when a job looks.
+/// Two ordinary nodes, one that gives a job a second to leave (the time is taken when a job looks), and one with a
+/// newer CRIU that is broken.
 fn shared(version: HtCondor) -> &'static Result<Pool, String> {
     static POOLS: [OnceLock<Result<Pool, String>>; 2] = [OnceLock::new(), OnceLock::new()];
     POOLS[usize::from(version == HtCondor::V25)].get_or_init(|| {
         let no_time = "CRIU_LEAD = 0\nGLIDEIN_ToDie = time() + 1\nSTARTD_ATTRS = $(STARTD_ATTRS) GLIDEIN_ToDie\n";
         let up = || -> Result<Pool> {
+            let broken = Scratch::new("criu")?;
+            let criu = broken.path().join("criu");
+            fs::write(&criu, BROKEN_CRIU)?;
             Pool::up(
                 &Spec::new(version)
                     .ep(equipped(Ep::root())?.slots(3))
                     .ep(equipped(Ep::glidein())?.slots(3))
-                    .ep(equipped(Ep::root())?.slots(2).config(no_time)),
+                    .ep(equipped(Ep::root())?.slots(2).config(no_time))
+                    .ep(equipped(Ep::root())?.install(criu, "/usr/local/sbin/criu")),
             )
         };
         up().map_err(|error| format!("{error:#}"))
@@ -303,4 +315,20 @@ fn a_job_that_has_died_so_by_itself_is_believed_when_it_does_so_after_a_thaw(
         tests::logs::of_job(&job)
     );
     Ok(())
+}
+
+fn an_older_criu_that_works_is_used_where_a_newer_one_does_not(pool: &Pool) -> Result<()> {
+    let version = pool.wait_slot(pool.host("ep4")?, "a slot with CRIU", |ad| {
+        let line = ad.lines().find(|line| line.starts_with("CRIUVersion = "))?;
+        ad.contains("HasCRIU = true").then(|| line.to_owned())
+    })?;
+    ensure!(version.contains("\"4."), "{version}");
+    let job = pool.submit(&first_on("ep4", "count.sh", COUNT)?)?;
+    ensure!(job.wait_start(1)? == "ep4");
+    counted(&job, 20)?;
+    job.vacate()?;
+    job.wait_start(2)?;
+    let generation = job.attribute("ChirpCRIUGeneration")?;
+    ensure!(generation.as_deref() == Some("1"), "images: {generation:?}");
+    ended_whole(&job)
 }

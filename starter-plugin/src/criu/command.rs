@@ -5,6 +5,7 @@
 //! which the job itself never gets. The command line and not the RPC: `-S`,
 //! streaming and action scripts exist only there.
 
+use std::cmp::Reverse;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -130,28 +131,39 @@ impl ImageDir {
 }
 
 impl Criu {
-    /// The newest CRIU of those beside this program and on the node; among equals the first.
-    pub(crate) fn find(beside: &Path) -> Result<Criu, CriuError> {
+    /// Those beside this program and on the node that are new enough: the newest first, among equals the one found
+    /// first.
+    pub(crate) fn all(beside: &Path) -> Result<Vec<Criu>, CriuError> {
         let places = places(beside);
-        let newest = places
+        let opened = places
             .iter()
-            .rev()
-            .filter_map(|(dir, layout)| Criu::open(dir, *layout))
-            .max_by_key(|criu| number(&criu.version));
-        match newest {
-            None => {
-                let looked: Vec<_> = places
-                    .iter()
-                    .map(|(dir, _)| dir.display().to_string())
-                    .collect();
-                let looked = looked.join(", ");
-                Err(CriuError::Missing { looked })
-            }
-            Some(criu) if number(&criu.version) < OLDEST => Err(CriuError::TooOld {
-                version: criu.version,
-            }),
-            Some(criu) => Ok(criu),
+            .filter_map(|(dir, layout)| Criu::open(dir, *layout));
+        let mut all: Vec<Criu> = opened.collect();
+        all.sort_by_key(|criu| Reverse(number(&criu.version)));
+        let Some(newest) = all.first() else {
+            let looked = places.iter().map(|(dir, _)| dir.display().to_string());
+            let looked = looked.collect::<Vec<_>>().join(", ");
+            return Err(CriuError::Missing { looked });
+        };
+        if number(&newest.version) < OLDEST {
+            let version = newest.version.clone();
+            return Err(CriuError::TooOld { version });
         }
+        all.retain(|criu| number(&criu.version) >= OLDEST);
+        Ok(all)
+    }
+
+    /// The newest, unless another was seen to work here.
+    pub(crate) fn find(beside: &Path, proven: Option<&str>) -> Result<Criu, CriuError> {
+        let mut all = Criu::all(beside)?;
+        let proven = |criu: &Criu| proven.is_some_and(|version| criu.is(version));
+        let index = all.iter().position(proven).unwrap_or(0);
+        Ok(all.swap_remove(index))
+    }
+
+    /// Whether it calls itself so.
+    pub(crate) fn is(&self, version: &str) -> bool {
+        number(&self.version) == number(version)
     }
 
     fn open(dir: &Path, layout: Layout) -> Option<Criu> {
