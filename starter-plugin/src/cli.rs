@@ -127,6 +127,12 @@ struct Images {
     /// probe has frozen and thawed a job with; by hand the newest.
     #[arg(long, value_name = "VERSION")]
     criu: Option<String>,
+    /// Run the job as root, which you must be
+    ///
+    /// By hand only. Then memfds, System V objects and programs with a seccomp
+    /// filter of their own can be frozen, too; the image is for root alone.
+    #[arg(long)]
+    as_root: bool,
 }
 
 /// The whole of `criu-starter`.
@@ -155,8 +161,14 @@ pub fn main() -> std::process::ExitCode {
 fn supervised(images: Images, job: impl FnOnce() -> Result<Job>) -> std::process::ExitCode {
     log::begin();
     let every = images.every.filter(|every| !every.is_zero());
-    let criu = images.criu;
-    let error = match job().map(|job| Job { every, criu, ..job }) {
+    let (criu, as_root) = (images.criu, images.as_root);
+    let with = |job| Job {
+        every,
+        criu,
+        as_root,
+        ..job
+    };
+    let error = match job().map(with) {
         Err(error) => error,
         Ok(job) if !job.wants_criu() => supervise::straight_through(&job.command),
         Ok(job) => {

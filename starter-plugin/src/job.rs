@@ -55,6 +55,8 @@ pub(crate) struct Job {
     pub(crate) baseline: Option<String>,
     /// The version of CRIU that somebody wants.
     pub(crate) criu: Option<String>,
+    /// It is root's, and to have what only root can give it.
+    pub(crate) as_root: bool,
 }
 
 impl Job {
@@ -73,6 +75,7 @@ impl Job {
             only_restore: false,
             baseline: None,
             criu: None,
+            as_root: false,
         })
     }
 
@@ -333,6 +336,7 @@ mod tests {
             only_restore: false,
             baseline: None,
             criu: None,
+            as_root: false,
         }
     }
 

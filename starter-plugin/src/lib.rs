@@ -12,6 +12,7 @@
 //! | `present` | what a thawed job's environment does not tell it |
 //! | `restore` | which image to go on from |
 //! | `launch`, `namespaces` | the job's own little machine |
+//! | `as_root` | jobs that root runs as root, by hand |
 //! | `preflight` | what would make a dump fail, or succeed and its restore be wrong |
 //! | `baseline` | which of the CPU's instructions the job gets to see |
 //! | `libraries` | files from outside the sandbox, which travel with the job |
@@ -59,6 +60,7 @@ mod restore;
 mod store;
 mod transfer;
 
+mod as_root;
 mod launch;
 mod namespaces;
 

@@ -392,6 +392,7 @@ mod tests {
                 every: None,
                 baseline: None,
                 criu: None,
+                as_root: false,
                 only_restore: false,
             }
         }

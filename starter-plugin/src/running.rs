@@ -5,7 +5,6 @@
 //! thawed ─────────────────────────> namespaces ──> criu ───┴──> Running (`watch` has its life)
 //! ```
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
@@ -19,6 +18,7 @@ use file_transfer_plugin::manifest::Resume;
 use nix::unistd::{getegid, geteuid};
 
 use crate::again::{self, Notes};
+use crate::as_root;
 use crate::baseline;
 use crate::chirp::Chirp;
 use crate::criu::{Criu, ImageDir};
@@ -88,7 +88,12 @@ impl Running {
     ) -> Result<Running> {
         let inputs = sandbox.take_in()?;
         sandbox.make_streams()?;
-        let (uid, gid) = inner_ids(slot.kernel.0);
+        let as_root = slot.abilities.get(as_root::ABILITY).filter(|_| job.as_root);
+        let (uid, gid) = if as_root.is_some() {
+            (0, 0)
+        } else {
+            inner_ids(slot.kernel.0)
+        };
         let baseline = job.baseline(slot);
         let resume = Resume {
             inner_uid: uid,
@@ -108,8 +113,14 @@ impl Running {
             tracing::info!(stage = "baseline", level = level.name());
         }
         write_environment(job, sandbox);
+        // What it needs of the slot's abilities so far.
+        let fingerprint = Fingerprint {
+            abilities: as_root.cloned().into_iter().collect(),
+            ..seen(baseline, slot)
+        };
         let begin = Begin::Fresh(command);
-        let init = match launch(init(begin, criu, sandbox)?, ids(&resume), None) {
+        let ids = ids(&resume, &fingerprint);
+        let init = match launch(init(begin, criu, sandbox, &fingerprint)?, ids, None) {
             Ok(init) => init,
             Err(error) => {
                 sandbox.give_back(&resume.inputs)?;
@@ -129,11 +140,7 @@ impl Running {
             init,
             relays,
             generation: 0,
-            // What it needs of the slot's abilities so far: none.
-            fingerprint: Fingerprint {
-                abilities: BTreeSet::new(),
-                ..seen(baseline, slot)
-            },
+            fingerprint,
             slot: slot.clone(),
             resume,
             ended: None,
@@ -312,9 +319,15 @@ fn seen(baseline: Option<Baseline>, slot: &Fingerprint) -> Fingerprint {
     baseline.map_or_else(|| slot.clone(), |level| level.of(slot))
 }
 
-pub(crate) fn init(begin: Begin, criu: &Rc<Criu>, sandbox: &Sandbox) -> Result<Init> {
+pub(crate) fn init(
+    begin: Begin,
+    criu: &Rc<Criu>,
+    sandbox: &Sandbox,
+    image: &Fingerprint,
+) -> Result<Init> {
     Ok(Init {
         begin,
+        as_root: as_root::asks_for_it(image),
         criu: Rc::clone(criu),
         images: ImageDir::open(&sandbox.tree("images"))?,
         mounts: sandbox.mounts(),
@@ -341,11 +354,11 @@ fn inner_ids(kernel: u32) -> (u32, u32) {
     )
 }
 
-pub(crate) fn ids(resume: &Resume) -> Ids {
-    Ids {
+pub(crate) fn ids(resume: &Resume, image: &Fingerprint) -> Option<Ids> {
+    (!as_root::asks_for_it(image)).then(|| Ids {
         inner: (resume.inner_uid, resume.inner_gid),
         outer: (geteuid().as_raw(), getegid().as_raw()),
-    }
+    })
 }
 
 fn relays(job: &Job, sandbox: &Sandbox, done: [u64; 2]) -> Result<[Relay; 2]> {

@@ -3,7 +3,6 @@
 //! It decides how the job begins and what a slot that cannot go on with it owes
 //! to the queue; `running` and `watch` have the job's life in between.
 
-use std::collections::BTreeSet;
 use std::env;
 use std::fs::{self, File, Permissions};
 use std::io::Write;
@@ -30,7 +29,7 @@ use crate::store::{Asked, Asking, Store};
 use crate::thaw::{self, Thawed};
 use crate::vacate;
 use crate::watch::Watched;
-use crate::{log, outputs, sys};
+use crate::{as_root, log, outputs, sys};
 
 /// A job that was started this often and fails again for a reason of ours ends
 /// with our exit code, for a person to see, instead of going round for ever.
@@ -38,6 +37,9 @@ const STARTS_IN_VAIN: u32 = 50;
 
 /// Runs the job of this directory or slot, from its image if there is one.
 pub(crate) fn run(job: &Job) -> Result<End> {
+    if job.as_root && (job.is_htcondor() || !as_root::may()) {
+        bail!("--as-root is for root, by hand and outside of a user namespace");
+    }
     outputs::take_image(job)?;
     let criu = match find_criu(job) {
         Ok(criu) => Rc::new(criu),
@@ -313,7 +315,8 @@ fn slot_fingerprint(job: &Job, criu: &Criu) -> Result<Fingerprint> {
     let version = version
         .parse()
         .with_context(|| format!("CRIU calls its version {version:?}"))?;
-    host::fingerprint(version, BTreeSet::new()).context("cannot describe this host")
+    let ability = job.as_root.then(|| as_root::ABILITY.to_owned());
+    host::fingerprint(version, ability.into_iter().collect()).context("cannot describe this host")
 }
 
 #[cfg(test)]
@@ -336,6 +339,7 @@ mod tests {
                 only_restore: false,
                 baseline: None,
                 criu: None,
+                as_root: false,
             };
             give_the_job_back(&job, "the disk is full");
             let said = fs::read_to_string(scratch.path().join(".job_wrapper_failure")).ok();

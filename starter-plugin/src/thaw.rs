@@ -114,7 +114,9 @@ fn attempt(
         None
     };
     let begin = Begin::Thaw { served, limit };
-    let launched = launch(init(begin, criu, sandbox)?, ids(resume), Some(clocks))?;
+    let needs = &archive.manifest().head.fingerprint;
+    let init = init(begin, criu, sandbox, needs)?;
+    let launched = launch(init, ids(resume, needs), Some(clocks))?;
     let serve = socket
         .map(|socket| socket.serve(Arc::clone(archive)))
         .transpose()?;

@@ -229,7 +229,13 @@ impl Criu {
 
     /// Starts a dump of the tree under `pid`, which hands its images out ([`super::Capture`]) and asks at its end
     /// whether all is saved ([`super::Hook`]).
-    pub(crate) fn dump(&self, pid: i32, then: Then, images: &ImageDir) -> io::Result<Child> {
+    pub(crate) fn dump(
+        &self,
+        pid: i32,
+        then: Then,
+        images: &ImageDir,
+        as_root: bool,
+    ) -> io::Result<Child> {
         let pid = pid.to_string();
         let mut options = [
             ["-t", &pid],
@@ -243,26 +249,38 @@ impl Criu {
         if then == Then::RunOn {
             options.push("--leave-running");
         }
-        self.start("dump", images, &options)
+        self.start("dump", images, as_root, &options)
     }
 
     /// Starts a restore, whose root process becomes a child of this process. The images are in their directory, or
     /// somebody serves them there ([`super::Serve`]).
-    pub(crate) fn restore(&self, images: &ImageDir, served: bool) -> io::Result<Child> {
+    pub(crate) fn restore(
+        &self,
+        images: &ImageDir,
+        served: bool,
+        as_root: bool,
+    ) -> io::Result<Child> {
         let mut options = [["-o", RESTORE_LOG], ["--pidfile", PID_FILE], ["-d", "-S"]].concat();
         if served {
             options.push("--stream");
         }
-        self.start("restore", images, &options)
+        self.start("restore", images, as_root, &options)
     }
 
-    fn start(&self, action: &str, images: &ImageDir, options: &[&str]) -> io::Result<Child> {
+    fn start(
+        &self,
+        action: &str,
+        images: &ImageDir,
+        as_root: bool,
+        options: &[&str],
+    ) -> io::Result<Child> {
         // A copy that survives exec, in the child alone.
         let dir = images.0.try_clone()?;
         let mut command = self.command()?;
         command
             .arg(action)
-            .args(["--unprivileged", "-v4", "--file-locks", "--link-remap"])
+            .args((!as_root).then_some("--unprivileged"))
+            .args(["-v4", "--file-locks", "--link-remap"])
             .args(["--tcp-close", "--manage-cgroups=ignore", "--force-irmap"])
             // `/` is 0755 on one distribution and 0555 on another.
             .arg("--skip-file-rwx-check")

@@ -200,6 +200,15 @@ impl<'a> Stop<'a> {
             options: &[],
         }
     }
+
+    /// By root, as root.
+    pub(super) fn as_root(self) -> Self {
+        Self {
+            user: User::Root,
+            options: &["--as-root"],
+            ..self
+        }
+    }
 }
 
 /// Starts and freezes a row; where its image is, as a path on the machine.
