@@ -147,13 +147,11 @@ fn run(cli: &Cli) -> Result<()> {
 
 /// Bytes a second from an execution point to the access point, by one connection that only sends.
 fn measure(pool: &Pool) -> Result<f64> {
-    let listen = format!(
-        "import socket;s=socket.create_server(('',9000));print(1,flush=True);c=s.accept()[0]\n\
-         while c.recv(1<<20): pass"
-    );
+    let listen = "import socket;s=socket.create_server(('',9000));print(1,flush=True);c=s.accept()[0]\n\
+                  while c.recv(1<<20): pass";
     let ap = pool.ap();
     let mut server = ap.command(User::Root, "/")?;
-    let server = server.args(["python3", "-c", &listen]);
+    let server = server.args(["python3", "-c", listen]);
     let mut server = server.stdout(std::process::Stdio::piped()).spawn()?;
     // It has printed that it listens before anything is sent.
     let mut line = [0];

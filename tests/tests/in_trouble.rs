@@ -40,7 +40,7 @@ fn a_disk_that_fills_up_in_mid_dump_costs_one_image(host: &Host) -> Result<()> {
     let mut here = Place::make(host, "full")?;
     let uid = User::Pilot.uid();
     // Room for the job, its libraries, one image and half of another.
-    let options = format!("size=80m,mode=0755,uid={uid},gid={uid}");
+    let options = format!("size=110m,mode=0755,uid={uid},gid={uid}");
     let mount = ["mount", "-t", "tmpfs", "-o", &options, "none", &here.dir];
     host.run(User::Root, "/", &mount)?;
     let job = remembers("os.urandom(40 << 20)");

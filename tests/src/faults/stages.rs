@@ -138,10 +138,15 @@ impl Stage {
                 scene.there.remove(format!("{}/{name}", rig::DIR))?;
                 scene.there.remove(format!("{}/{name}.here", rig::DIR))
             }
-            // It may be gone already, with a cable that was out.
-            (None, Stage::Shipping) => Ok(scene.there.throttle(None).unwrap_or_default()),
-            (None, Stage::Fetching) => Ok(scene.there.throttle_arrivals(None).unwrap_or_default()),
-            _ => Ok(()),
+            (None, stage) => {
+                // It may be gone already, with a cable that was out.
+                let _ = match stage {
+                    Stage::Shipping => scene.there.throttle(None),
+                    Stage::Fetching => scene.there.throttle_arrivals(None),
+                    _ => Ok(()),
+                };
+                Ok(())
+            }
         }
     }
 }
