@@ -30,7 +30,7 @@ kept is said in the last column. One run each.
 
     cargo run -p tests --bin faults -- --seed 1                      # goes on where it was interrupted, writes this file
     cargo run -p tests --bin faults -- --only shipping/kill-shadow   # one stage and fault
-    cargo test -p tests faults_quick                                 # some of it
+    cargo test -p tests faults_quick -- --ignored # some of it
 ";
 
 /// Rows that were made so far.
