@@ -8,7 +8,6 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use file_transfer_plugin::rig;
 use serde::{Deserialize, Serialize};
 
 use crate::plan::Rates;
@@ -69,13 +68,6 @@ impl Notes {
         self.digests.push(digest.to_owned());
     }
 
-    /// An image that is at home for certain, and stays there.
-    pub(crate) fn at_home(&mut self, digest: &str) {
-        if !self.digests.iter().any(|known| known == digest) {
-            self.digests.insert(0, digest.to_owned());
-        }
-    }
-
     /// The job runs again: how long it did not, and with that how fast the way home is.
     pub(crate) fn running_again(&mut self, now: f64) -> Duration {
         /// Below this, a transfer is HTCondor's own bookkeeping.
@@ -92,7 +84,7 @@ impl Notes {
 
 /// Seconds since 1970.
 pub(crate) fn now() -> f64 {
-    rig::now()
+    SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0.0, |since| since.as_secs_f64())
 }

@@ -11,9 +11,12 @@ use serde::de::DeserializeOwned;
 use super::connection::{Answer, Ask, Connection};
 use super::{Effort, Error, Remote};
 use crate::manifest::{Digest, Limits};
-use crate::protocol::{self, Admission, Chunk, Image, Job, Missing, Problem, Ticket};
+#[cfg(feature = "cli")]
+use crate::protocol::Image;
+use crate::protocol::{self, Admission, Chunk, Job, Missing, Problem, Ticket};
 
 /// The most of a list of images that is read: hundreds of jobs with two each are some hundred kilobytes.
+#[cfg(feature = "cli")]
 const LIST_MAX: usize = 64 << 20;
 /// A store that has nothing to send but words sends few.
 const WORDS_MAX: usize = 64 << 10;
@@ -97,6 +100,7 @@ impl<'a> Requests<'a> {
     }
 
     /// The images of a job, newest first, or all of the caller's.
+    #[cfg(feature = "cli")]
     pub(crate) fn images(&mut self, job: Option<&Job>) -> Result<Vec<Image>, Error> {
         let path = match job {
             Some(job) => format!("/v1/jobs/{}/images", encoded(job)),

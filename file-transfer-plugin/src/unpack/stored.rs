@@ -6,7 +6,6 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Write};
-use std::ops::Range;
 use std::sync::{Condvar, Mutex};
 use std::thread;
 
@@ -18,20 +17,6 @@ use crate::workers::{lock, on_threads};
 
 /// A frame with contents of a file: its number, where it lies, what is in it.
 type Part = (usize, u64, Vec<Piece>);
-
-/// Where a file's verified bytes go, one part after the other.
-pub trait Take: Sync {
-    /// Takes this part of a buffer, which it may keep; gives it back, or another one, to go on with.
-    fn take(&self, buffer: Vec<u8>, part: Range<usize>) -> io::Result<Vec<u8>>;
-}
-
-impl Take for File {
-    fn take(&self, buffer: Vec<u8>, part: Range<usize>) -> io::Result<Vec<u8>> {
-        let mut file = self;
-        file.write_all(&buffer[part])?;
-        Ok(buffer)
-    }
-}
 
 /// Files that can be read one by one.
 #[derive(Debug)]
@@ -93,7 +78,7 @@ impl Stored<'_> {
     /// Writes a file, on so many threads. That its reader leaves early is no error.
     ///
     /// What was written before an error was verified; what comes after it is missing.
-    pub fn write(&self, path: &Name, to: &impl Take, threads: usize) -> Result<(), ArchiveError> {
+    pub fn write(&self, path: &Name, to: &File, threads: usize) -> Result<(), ArchiveError> {
         let Some((entry, parts)) = self.files.get(path) else {
             return Ok(());
         };
@@ -120,7 +105,7 @@ impl Stored<'_> {
     fn work(
         &self,
         entry: usize,
-        to: &impl Take,
+        mut to: &File,
         progress: &Mutex<Progress<'_>>,
         turn: &Condvar,
     ) -> Result<(), ArchiveError> {
@@ -137,7 +122,7 @@ impl Stored<'_> {
                 progress.taken += 1;
                 (progress.taken - 1, part)
             };
-            opener.open(*index, *at, pieces)?;
+            let raw = opener.open(*index, *at, pieces)?;
             let mut now = lock(progress);
             while now.written < number && now.error.is_none() && !now.left {
                 now = turn
@@ -149,10 +134,10 @@ impl Stored<'_> {
             }
             // Nobody else writes before our number is passed on.
             drop(now);
-            let written = to.take(opener.take(), part_of(entry, pieces));
+            let written = write_pieces(entry, pieces, raw, &mut to);
             let mut now = lock(progress);
             now.written += 1;
-            match written.map(|buffer| opener.give(buffer)) {
+            match written {
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => now.left = true,
                 other => other.map_err(|source| ArchiveError::Write {
                     path: self.archive.path.clone(),
@@ -177,15 +162,14 @@ impl Drop for Bell<'_, '_> {
     }
 }
 
-/// Where the contents of a file are in a frame: without holes they are in one place.
-fn part_of(entry: usize, pieces: &[Piece]) -> Range<usize> {
-    let mut at = 0;
+fn write_pieces(entry: usize, pieces: &[Piece], raw: &[u8], to: &mut &File) -> io::Result<()> {
+    let mut rest = raw;
     for piece in pieces {
-        let end = at + piece.len as usize;
+        let (bytes, after) = rest.split_at(piece.len as usize);
+        rest = after;
         if piece.entry == entry && matches!(piece.what, What::Data(_)) {
-            return at..end;
+            to.write_all(bytes)?;
         }
-        at = end;
     }
-    at..at
+    Ok(())
 }

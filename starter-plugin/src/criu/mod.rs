@@ -9,7 +9,6 @@ mod images;
 mod injected;
 mod registers;
 mod serve;
-mod spliced;
 mod stats;
 mod streamer;
 mod wire;
