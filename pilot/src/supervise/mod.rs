@@ -81,7 +81,10 @@ pub(crate) fn supervise(options: &Options) -> Result<ExitCode> {
                 eprintln!("criu-pilot: free slots may take new jobs: {error:#}");
             }
             leave(grace.saturating_sub(FOR_DAEMONS), Some(&signals))?;
-            return Ok(as_code(end(&mut master)?));
+            let ended = end(&mut master)?;
+            // Daemons that are started here without us would find it closed for ever.
+            startd::open();
+            return Ok(as_code(ended));
         }
         if let Some(left) = looks_at_end.is_near() {
             eprintln!(
@@ -144,7 +147,11 @@ fn leave(limit: Duration, signals: Option<&SignalFd>) -> Result<()> {
                     return Ok(());
                 }
                 eprintln!("criu-pilot: all jobs are asked to leave at once");
-                startd::vacate_all()?;
+                if let Err(error) = startd::vacate_all() {
+                    // The daemons' own end asks them too, and must not be missed for this.
+                    eprintln!("criu-pilot: {error:#}");
+                    return Ok(());
+                }
                 plan.next(Duration::ZERO);
                 break;
             }
