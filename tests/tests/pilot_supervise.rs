@@ -1,12 +1,13 @@
 //! A pilot that the site ends: its jobs leave first, and all their images arrive. The largest leave before the others where
 //! HTCondor can ask one slot: 23.9.6 does not find it by its name, and all are asked at once.
 
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use tests::equipped::{pilot_says, survivor, with_programs};
 use tests::events::{Event, Kind};
+use tests::host::Host;
 use tests::job::Job;
 use tests::pool::Pool;
 use tests::require;
@@ -76,12 +77,7 @@ fn before_a_pilots_announced_end() -> Result<()> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     host.reconfigure(&format!("GLIDEIN_ToDie = {}", now + LEAD + 20))?;
     let script = format!("exec {PILOT} supervise -- sleep 600 >supervise.log 2>&1");
-    let mut supervise = host
-        .command(User::Pilot, dir)?
-        .args(["setsid", "sh", "-c", &script])
-        .stdin(Stdio::null())
-        .spawn()
-        .context("run nsenter")?;
+    let mut supervise = as_site(host, &script)?;
     arrived(&job)?;
     let log = host.read(format!("{dir}/supervise.log"))?;
     ensure!(
@@ -113,12 +109,7 @@ fn a_pilots_jobs_leave_before_it(version: HtCondor) -> Result<()> {
     let script = format!(
         "echo $$ >site.pid; exec {PILOT} supervise --grace 150 -- condor_master -f >supervise.log 2>&1"
     );
-    let mut supervise = host
-        .command(User::Pilot, dir)?
-        .args(["setsid", "sh", "-c", &script])
-        .stdin(Stdio::null())
-        .spawn()
-        .context("run nsenter")?;
+    let mut supervise = as_site(host, &script)?;
 
     let mut jobs = Vec::new();
     for size in SIZES {
@@ -192,6 +183,15 @@ fn a_pilots_jobs_leave_before_it(version: HtCondor) -> Result<()> {
         "they were asked in the order {asked:?}, not {expected:?}:\n{log}"
     );
     Ok(())
+}
+
+/// A shell's script, in a session of its own as a site's batch system starts a pilot.
+fn as_site(host: &Host, script: &str) -> Result<Child> {
+    host.command(User::Pilot, host.condor_dir())?
+        .args(["setsid", "sh", "-c", script])
+        .stdin(Stdio::null())
+        .spawn()
+        .context("run nsenter")
 }
 
 /// Evicted, with an image that the access point has and the job's ad tells of.
