@@ -30,6 +30,11 @@ pub const ABILITIES: &str = "CRIUAbilities";
 /// When the slot was probed, in seconds since 1970.
 pub const PROBE_TIME: &str = "CRIUProbeTime";
 
+// --- the job's ad, as its owner or the access point writes it -----------------------------------------------------------
+
+/// The store that its images go to, `criu://HOST[:PORT]`.
+pub const STORE: &str = "CRIUStore";
+
 // --- the job's ad, from its first image on -----------------------------------------------------------------------------
 
 /// The CPU features that the job may have used.
@@ -59,6 +64,10 @@ pub const JOB_TIME: &str = "ChirpCRIUTime";
 pub const JOB_DIGEST: &str = "ChirpCRIUDigest";
 /// Digests of images that the access point may have instead: an upload can fail after the newest was announced.
 pub const JOB_DIGEST_BEFORE: &str = "ChirpCRIUDigestBefore";
+/// How the newest went home: `spool` or `store`.
+pub const JOB_LANE: &str = "ChirpCRIULane";
+/// Slots in a row that could not get at the store.
+pub const JOB_STORE_MISSED: &str = "ChirpCRIUStoreMissed";
 /// Seconds for which images kept the job from running on its present slot.
 pub const JOB_FROZEN_SECONDS: &str = "ChirpCRIUFrozenSeconds";
 /// What would prevent an image if one were taken now.

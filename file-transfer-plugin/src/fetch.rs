@@ -21,7 +21,7 @@ use crate::monitor::{Monitor, Paced, Stage};
 use crate::protocol::Chunk;
 use crate::remote::{Effort, Error, Moved, Options, Remote, Requests};
 use crate::workers::lock;
-use crate::{frame, layout};
+use crate::{frame, layout, rig};
 
 /// A chunk and all the places where it is in the archive.
 struct Wanted {
@@ -313,6 +313,7 @@ impl<'a> Load<'a> {
                 if let Some(part) = self.part {
                     rest.iter().try_for_each(|at| part.write(&bytes, *at))?;
                 }
+                rig::stop("fetching");
                 self.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
                 self.chunks.fetch_add(1, Ordering::Relaxed);
             }

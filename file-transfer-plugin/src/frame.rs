@@ -75,7 +75,7 @@ impl Packer {
         let packed = self
             .zstd
             .compress_to_buffer(&self.sample, &mut self.tried)?;
-        Ok(packed * 32 > self.sample.len() * 31)
+        Ok(packed * 12 > self.sample.len() * 11)
     }
 }
 

@@ -6,6 +6,7 @@
 //! | [`fingerprint`] | what a slot offers, what an image needs, and whether one admits the other |
 //! | [`host`] (feature `host`) | what this machine is made of |
 //! | [`monitor`] | progress of long work |
+//! | [`rig`] (feature `archive`) | where a build for tests can be made to stand still |
 //! | [`manifest`] (feature `archive`) | the first file in `checkpoint.criu`: all of the others, and how the job goes on |
 //! | [`pack`] | trees -> chunks -> `checkpoint.criu` |
 //! | [`unpack`] | `checkpoint.criu` -> verified chunks -> trees |
@@ -71,6 +72,9 @@ mod frame;
 
 #[cfg(feature = "archive")]
 mod workers;
+
+#[cfg(feature = "archive")]
+pub mod rig;
 
 #[cfg(feature = "archive")]
 pub mod pack;

@@ -36,6 +36,7 @@ use crate::manifest::{Frame, Limits};
 use crate::monitor::{Monitor, Paced, Stage};
 use crate::protocol::{Admission, Chunk, Job};
 use crate::remote::{Commit, Effort, Error, Moved, Options, Remote, Requests};
+use crate::rig;
 use crate::unpack::Archive;
 use crate::workers::lock;
 
@@ -228,6 +229,7 @@ impl Load<'_> {
                     put => put,
                 }
             })?;
+            rig::stop("shipping");
             self.sent.bytes.fetch_add(packed, Ordering::Relaxed);
             self.sent.chunks.fetch_add(1, Ordering::Relaxed);
             paced.add(packed);

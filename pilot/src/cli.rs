@@ -168,9 +168,17 @@ enum Place {
     /// OSPool's container execution point: a Dockerfile for an image made from it
     Container,
     /// An access point: one line in a job is then enough
-    Ap,
+    Ap {
+        /// Where jobs' images go, unless a job says otherwise: criu://HOST[:PORT] of a `criu-transfer serve`
+        #[arg(long, value_name = "URL")]
+        store: Option<String>,
+    },
     /// A job's submit file
-    Submit,
+    Submit {
+        /// Where its images go: criu://HOST[:PORT] of a `criu-transfer serve`
+        #[arg(long, value_name = "URL")]
+        store: Option<String>,
+    },
 }
 
 /// Parses the command line and does it.
@@ -292,8 +300,8 @@ fn configuration(place: Place) -> Result<String> {
         Place::Ep { pilot } => configure::execution_point(&here(pilot)?),
         Place::Glidein { pilot } => configure::glidein(&here(pilot)?),
         Place::Container => configure::container(),
-        Place::Ap => configure::access_point(),
-        Place::Submit => configure::submit(),
+        Place::Ap { store } => configure::access_point(store.as_deref()),
+        Place::Submit { store } => configure::submit(store.as_deref()),
     })
 }
 

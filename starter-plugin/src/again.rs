@@ -8,6 +8,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use file_transfer_plugin::rig;
 use serde::{Deserialize, Serialize};
 
 use crate::plan::Rates;
@@ -68,6 +69,13 @@ impl Notes {
         self.digests.push(digest.to_owned());
     }
 
+    /// An image that is at home for certain, and stays there.
+    pub(crate) fn at_home(&mut self, digest: &str) {
+        if !self.digests.iter().any(|known| known == digest) {
+            self.digests.insert(0, digest.to_owned());
+        }
+    }
+
     /// The job runs again: how long it did not, and with that how fast the way home is.
     pub(crate) fn running_again(&mut self, now: f64) -> Duration {
         /// Below this, a transfer is HTCondor's own bookkeeping.
@@ -84,7 +92,7 @@ impl Notes {
 
 /// Seconds since 1970.
 pub(crate) fn now() -> f64 {
-    SystemTime::now()
+    rig::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0.0, |since| since.as_secs_f64())
 }

@@ -69,6 +69,7 @@ fn blockers(pid: i32) -> Result<Vec<Reason>> {
         proc,
         root: Pid::from_raw(pid),
         own: vec![cwd, "/dev/shm".into(), "/tmp".into()],
+        as_root: false,
     };
     Ok(preflight::blockers_of_tree(&job))
 }

@@ -13,7 +13,7 @@ use crate::init::Exit;
 use crate::job::Job;
 use crate::prepare::prepare;
 use crate::running::{End, StartFailed};
-use crate::{by_hand, log, period, supervise, sys};
+use crate::{by_hand, keeper, log, period, supervise, sys};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -106,7 +106,11 @@ enum Command {
         then: Option<PathBuf>,
     },
     /// Print the version of the CRIU that `run` would use
-    CriuVersion,
+    CriuVersion {
+        /// All that it could use, the newest first
+        #[arg(long)]
+        all: bool,
+    },
 }
 
 /// What `run` and `restore` share.
@@ -117,6 +121,18 @@ struct Images {
     /// In HTCondor it is the job's ad that says so: `+CRIUInterval = "10m"`.
     #[arg(long, value_name = "INTERVAL", value_parser = period::parse)]
     every: Option<Duration>,
+    /// Use the CRIU of that version
+    ///
+    /// Without it the one that the slot's ad names is used: the newest that the
+    /// probe has frozen and thawed a job with; by hand the newest.
+    #[arg(long, value_name = "VERSION")]
+    criu: Option<String>,
+    /// Run the job as root, which you must be
+    ///
+    /// By hand only. Then memfds, System V objects and programs with a seccomp
+    /// filter of their own can be frozen, too; the image is for root alone.
+    #[arg(long)]
+    as_root: bool,
 }
 
 /// The whole of `criu-starter`.
@@ -137,7 +153,7 @@ pub fn main() -> std::process::ExitCode {
         Command::Dump { keep_running, job } => by_hand::dump(&job, keep_running),
         Command::Preflight { pid, json } => by_hand::preflight(pid, json),
         Command::Prepare { then } => prepare(then.as_deref()),
-        Command::CriuVersion => criu_version(),
+        Command::CriuVersion { all } => criu_version(all),
     }
 }
 
@@ -145,19 +161,31 @@ pub fn main() -> std::process::ExitCode {
 fn supervised(images: Images, job: impl FnOnce() -> Result<Job>) -> std::process::ExitCode {
     log::begin();
     let every = images.every.filter(|every| !every.is_zero());
-    let error = match job().map(|job| Job { every, ..job }) {
+    let (criu, as_root) = (images.criu, images.as_root);
+    let with = |job| Job {
+        every,
+        criu,
+        as_root,
+        ..job
+    };
+    let error = match job().map(with) {
         Err(error) => error,
         Ok(job) if !job.wants_criu() => supervise::straight_through(&job.command),
-        Ok(job) => match supervise::run(&job) {
-            Ok(end) => return finish(end),
-            Err(error) => {
-                // What went wrong is ours and not the job's, unless it is no program.
-                if !error.is::<StartFailed>() {
-                    supervise::give_the_job_back(&job, &format!("{error:#}"));
+        Ok(job) => {
+            match keeper::keep(&job).and_then(|farewell| Ok((supervise::run(&job)?, farewell))) {
+                Ok((end, farewell)) => {
+                    farewell.say();
+                    return finish(end);
                 }
-                error
+                Err(error) => {
+                    // What went wrong is ours and not the job's, unless it is no program.
+                    if !error.is::<StartFailed>() {
+                        supervise::give_the_job_back(&job, &format!("{error:#}"));
+                    }
+                    error
+                }
             }
-        },
+        }
     };
     eprintln!("criu-starter: {error:#}");
     match error.downcast_ref::<StartFailed>() {
@@ -180,10 +208,12 @@ fn finish(end: End) -> std::process::ExitCode {
     }
 }
 
-fn criu_version() -> std::process::ExitCode {
-    match supervise::find_criu() {
-        Ok(criu) => {
-            println!("{}", criu.version());
+fn criu_version(all: bool) -> std::process::ExitCode {
+    match supervise::all_criu() {
+        Ok(found) => {
+            for criu in found.iter().take(if all { usize::MAX } else { 1 }) {
+                println!("{}", criu.version());
+            }
             std::process::ExitCode::SUCCESS
         }
         Err(error) => {

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! periodic   by hand, or nobody takes it home:  dump, pack, run on; the archive stays in the directory
+//!            the job has a store:               dump, pack, run on; `shipping` sends it meanwhile
 //!            the job has a checkpoint_exit_code: dump, pack, end with it; the starter sends the archive and starts
 //!                                                us again, where we thaw (`again` has what we tell ourselves)
 //! soft kill  plan (`plan`), then dump, pack, end; or the last image leaves; or, where nothing can be frozen, the
@@ -13,7 +14,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use file_transfer_plugin::attributes;
+use file_transfer_plugin::{attributes, rig};
 
 use crate::again::{self, Notes};
 use crate::checkpoint::{Checkpointed, NotTaken};
@@ -22,6 +23,7 @@ use crate::job::Job;
 use crate::plan::{self, Cost, Last, Rung};
 use crate::running::{End, Running, announce};
 use crate::sandbox::Sandbox;
+use crate::store::Lane;
 use crate::{budget, measure, outputs, vacate};
 
 /// The part of a slot's time that is left for the way home, at the most: with less, nothing would be frozen at all.
@@ -54,18 +56,18 @@ impl Running {
     /// What an image would take of the job's time, from what earlier ones took.
     pub(crate) fn estimate(&self, job: &Job, sandbox: &Sandbox) -> Duration {
         let mut rates = self.notes.rates;
-        if job.checkpoint_code().is_none() {
-            // It goes nowhere.
-            rates.spool = f64::INFINITY;
+        if self.store.is_some() || job.checkpoint_code().is_none() {
+            // It goes nowhere, or while the job runs.
+            (rates.spool, rates.store) = (f64::INFINITY, 0.0);
         }
         Duration::from_secs_f64(plan::seconds(Rung::Full, self.cost(sandbox), &rates))
     }
 
     /// An image between two others, or the last before the slot's end.
     pub(crate) fn image(&mut self, job: &Job, sandbox: &Sandbox, last: bool) -> Result<Imaged> {
-        match job.checkpoint_code() {
-            Some(code) => self.image_for_home(job, sandbox, last, code),
-            None => {
+        match (&self.store, job.checkpoint_code()) {
+            (None, Some(code)) => self.image_for_home(job, sandbox, last, code),
+            _ => {
                 let begun = Instant::now();
                 Ok(match self.image_in_passing(job, sandbox)? {
                     Ok(taken) => Imaged::Taken(taken.frozen),
@@ -94,6 +96,7 @@ impl Running {
                 );
                 announce(|chirp| chirp.set(attributes::JOB_FROZEN_SECONDS, &format!("{total:.3}")));
                 self.last = Some(taken.packed.clone());
+                self.begin_push(sandbox, &taken.packed);
             }
             Err(NotTaken(message)) => self.not_taken(message),
         }
@@ -119,7 +122,7 @@ impl Running {
                     seconds: begun.elapsed().as_secs_f64(),
                     ..self.notes.clone()
                 };
-                announce(|chirp| packed.announce(chirp, &notes.digests));
+                announce(|chirp| packed.announce(chirp, Lane::Spool, &notes.digests));
                 notes.sent(&packed.digest);
                 tracing::info!(stage = "going home", bytes = packed.bytes, code);
                 sandbox.remove()?;
@@ -137,6 +140,9 @@ impl Running {
 
     /// The slot is wanted back.
     pub(crate) fn leave(&mut self, job: &Job, sandbox: &Sandbox) -> Result<Left> {
+        let begun = Instant::now();
+        // A newer image is worth more, and this one's chunks that are there need not be sent again.
+        self.push = None;
         let cost = self.cost(sandbox);
         let now = again::now() as i64;
         let budget = budget::seconds(job.job_ad.as_ref(), job.machine_ad.as_ref(), now);
@@ -150,11 +156,16 @@ impl Running {
             memory_bytes = cost.memory,
             file_bytes = cost.files
         );
+        let left = || {
+            let budget = Duration::from_secs_f64(budget?);
+            Some(budget.saturating_sub(begun.elapsed()))
+        };
         if plan.rung == Rung::KeepLast
             && let Some(last) = self.last.take()
         {
             self.init.end();
-            announce(|chirp| last.announce(chirp, &self.notes.digests));
+            let lane = self.send(sandbox, &last, left());
+            announce(|chirp| last.announce(chirp, lane, &self.notes.digests));
             outputs::leave_image(job, sandbox)?;
             sandbox.remove()?;
             return Ok(Left::Frozen);
@@ -169,16 +180,22 @@ impl Running {
         self.hurry = false;
         match taken {
             Ok(taken) => {
-                announce(|chirp| taken.packed.announce(chirp, &self.notes.digests));
+                let packed = &taken.packed;
+                let lane = match plan.rung {
+                    Rung::Spool => Lane::Spool,
+                    _ => self.send(sandbox, packed, left()),
+                };
+                announce(|chirp| packed.announce(chirp, lane, &self.notes.digests));
                 outputs::leave_image(job, sandbox)?;
                 sandbox.remove()?;
+                rig::stop("packed");
                 Ok(Left::Frozen)
             }
             Err(NotTaken(message)) => {
                 tracing::error!("the job could not be frozen: {message}");
                 // An image of this slot's leaves all the same, and its fingerprint with it.
                 announce(|chirp| match &self.last {
-                    Some(last) => last.announce(chirp, &self.notes.digests),
+                    Some(last) => last.announce(chirp, Lane::Spool, &self.notes.digests),
                     None => Ok(()),
                 });
                 announce(|chirp| vacate::announce_failure(chirp, &message));

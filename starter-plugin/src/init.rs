@@ -27,6 +27,7 @@ use anyhow::bail;
 use caps::CapSet;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::{set_child_subreaper, set_pdeathsig};
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -118,6 +119,8 @@ pub(crate) enum Begin {
 /// What pid 1 needs to know.
 pub(crate) struct Init {
     pub(crate) begin: Begin,
+    /// The job is root's (`as_root`).
+    pub(crate) as_root: bool,
     pub(crate) criu: Rc<Criu>,
     pub(crate) images: ImageDir,
     pub(crate) mounts: Mounts,
@@ -158,7 +161,7 @@ fn serve(mut init: Init, channel: &Channel) -> anyhow::Result<()> {
         }
     }
     let job = match &init.begin {
-        Begin::Fresh(command) => match start(command) {
+        Begin::Fresh(command) => match start(command, init.as_root) {
             Ok(job) => job,
             Err((message, code)) => return channel.send(&Event::StartFailed { message, code }),
         },
@@ -249,8 +252,7 @@ fn watch(init: &Init, channel: &Channel, children: &SignalFd, job: Pid) -> anyho
                 Order::GroupSignal(number) if ended.is_none() => pass_on(job, number, killpg),
                 Order::Signal(_) | Order::GroupSignal(_) => {}
                 Order::Look => {
-                    let mut reasons =
-                        preflight::blockers(&preflight::Job::inside(Path::new("/proc"), job));
+                    let mut reasons = preflight::blockers(&inside(init, job));
                     reasons.truncate(MOST_REASONS);
                     channel.send(&Event::Blockers(reasons))?;
                 }
@@ -295,7 +297,7 @@ struct Freezing {
 /// Starts the dump of a job that can be dumped.
 fn freeze(init: &Init, job: Pid, then: Then) -> Result<(Freezing, Clocks), String> {
     let proc = Path::new("/proc");
-    if let Some(reason) = preflight::blocker(proc, job) {
+    if let Some(reason) = preflight::blocker(&inside(init, job)) {
         return Err(reason);
     }
     match nameless::adopt(proc) {
@@ -316,13 +318,21 @@ fn freeze(init: &Init, job: Pid, then: Then) -> Result<(Freezing, Clocks), Strin
     // Before the freeze: what passes from here on is lost to the job's clock, a
     // few milliseconds in its past, never its future.
     let clocks = Clocks::now();
-    match init.criu.dump(job.as_raw(), then, &init.images) {
+    match init
+        .criu
+        .dump(job.as_raw(), then, &init.images, init.as_root)
+    {
         Ok(criu) => Ok((Freezing { criu, then, names }, clocks)),
         Err(error) => {
             names.remove();
             Err(format!("cannot start CRIU: {error}"))
         }
     }
+}
+
+/// What is looked at of the job.
+fn inside(init: &Init, job: Pid) -> preflight::Job<'static> {
+    preflight::Job::inside(Path::new("/proc"), job, init.as_root)
 }
 
 fn reap_next() -> nix::Result<Option<WaitStatus>> {
@@ -342,7 +352,7 @@ fn exit_of(status: WaitStatus) -> Option<Exit> {
 }
 
 /// The job's first start: pid 2, a session of its own, no capability.
-fn start(job: &JobCommand) -> Result<Pid, (String, i32)> {
+fn start(job: &JobCommand, as_root: bool) -> Result<Pid, (String, i32)> {
     let command = || -> io::Result<Child> {
         let stdio = Path::new(SANDBOX).join(STDIO);
         let append = |name: &str| {
@@ -365,8 +375,12 @@ fn start(job: &JobCommand) -> Result<Pid, (String, i32)> {
             .stdin(Stdio::from(input))
             .stdout(Stdio::from(append("stdout")?))
             .stderr(Stdio::from(append("stderr")?));
-        sys::before_exec(&mut command, || {
+        sys::before_exec(&mut command, move || {
             setsid()?;
+            if as_root {
+                // CRIU dumps the System V objects of a namespace that is not its own.
+                unshare(CloneFlags::CLONE_NEWIPC)?;
+            }
             // Ours would be the job's for life: with SIGCHLD blocked a program never
             // hears of its children's ends.
             SigSet::empty().thread_set_mask()?;
@@ -416,7 +430,12 @@ fn lay(init: &mut Init) -> Result<(), String> {
 
 /// The job from its images, with the pids that it had.
 fn thaw(
-    Init { criu, images, .. }: &Init,
+    Init {
+        criu,
+        images,
+        as_root,
+        ..
+    }: &Init,
     children: &SignalFd,
     served: bool,
     limit: Duration,
@@ -429,7 +448,7 @@ fn thaw(
     fs::write("/proc/sys/kernel/ns_last_pid", (pids - 2_000).to_string())
         .map_err(|error| format!("cannot keep the job's pids free (ns_last_pid): {error}"))?;
     let mut restore = criu
-        .restore(images, served)
+        .restore(images, served, *as_root)
         .map_err(|error| format!("cannot start CRIU: {error}"))?;
     let until = Instant::now() + limit;
     // The job is our child too, so wait for this one alone.

@@ -20,6 +20,7 @@ use crate::exit_code::ExitCode;
 use crate::namespaces::SANDBOX;
 use crate::period::Interval;
 use crate::sandbox::ARCHIVE;
+use crate::store::Lane;
 
 /// An ad of HTCondor's is some ten kilobytes.
 pub(crate) const AD_LIMIT: u64 = 4 << 20;
@@ -52,6 +53,10 @@ pub(crate) struct Job {
     pub(crate) only_restore: bool,
     /// The level of instructions that it may see, where that was said by hand.
     pub(crate) baseline: Option<String>,
+    /// The version of CRIU that somebody wants.
+    pub(crate) criu: Option<String>,
+    /// It is root's, and to have what only root can give it.
+    pub(crate) as_root: bool,
 }
 
 impl Job {
@@ -69,6 +74,8 @@ impl Job {
             every: None,
             only_restore: false,
             baseline: None,
+            criu: None,
+            as_root: false,
         })
     }
 
@@ -116,6 +123,14 @@ impl Job {
         }
     }
 
+    /// The version of the CRIU that a job was frozen and thawed with on this slot, as its ad says: a newer one may
+    /// have failed at that.
+    pub(crate) fn proven_criu(&self) -> Option<String> {
+        let slot = self.machine_ad.as_ref()?;
+        let proven = slot.eval_bool(attributes::HAS_CRIU) == Some(true);
+        slot.eval_str(attributes::VERSION).filter(|_| proven)
+    }
+
     /// The signal by which HTCondor asks for the slot back.
     pub(crate) fn vacate_signal(&self) -> Signal {
         let named = |name| self.job_ad.as_ref()?.eval_str(name);
@@ -140,8 +155,8 @@ impl Job {
         (ours && plain && usable).then_some(code)
     }
 
-    /// How often images are taken of a job that runs on.
-    pub(crate) fn interval(&self) -> Interval {
+    /// How often images are taken of a job that runs on, which somebody takes home or not.
+    pub(crate) fn interval(&self, home: bool) -> Interval {
         let Some(ad) = &self.job_ad else {
             return self.every.map_or(Interval::Never, Interval::Chosen);
         };
@@ -151,7 +166,7 @@ impl Job {
         });
         match interval {
             // An image that nobody takes home dies with the slot.
-            Interval::Measured { .. } if self.checkpoint_code().is_none() => Interval::Never,
+            Interval::Measured { .. } if !home => Interval::Never,
             other => other,
         }
     }
@@ -180,12 +195,46 @@ impl Job {
             .collect()
     }
 
+    /// How the newest image went home.
+    pub(crate) fn is_in_store(&self) -> bool {
+        let lane = self
+            .job_ad
+            .as_ref()
+            .and_then(|ad| ad.eval_str(attributes::JOB_LANE));
+        lane.as_deref() == Some(Lane::Store.name())
+    }
+
+    /// How many images there had been when the ad was told last; one that is newer may be home without the news of it.
+    pub(crate) fn generation(&self) -> u64 {
+        self.count(attributes::JOB_GENERATION)
+    }
+
+    /// Slots in a row that could not get at the store.
+    pub(crate) fn store_missed(&self) -> u64 {
+        self.count(attributes::JOB_STORE_MISSED)
+    }
+
+    fn count(&self, name: &str) -> u64 {
+        let count = self.job_ad.as_ref().and_then(|ad| ad.eval_int(name));
+        count
+            .and_then(|count| u64::try_from(count).ok())
+            .unwrap_or(0)
+    }
+
     /// How often HTCondor has started the job, this time included.
     pub(crate) fn starts(&self) -> u32 {
-        let count = |name| self.job_ad.as_ref()?.eval_int(name);
         // The ad was made before the schedd counted this start.
-        let starts = count("NumJobStarts").unwrap_or(0);
-        u32::try_from(starts).unwrap_or(0)
+        u32::try_from(self.count("NumJobStarts")).unwrap_or(0)
+    }
+
+    /// The signal that it died of, where HTCondor starts it again after an end of its own. Of a death that was the
+    /// thaw's HTCondor hears nothing.
+    pub(crate) fn has_died_of(&self) -> Option<Signal> {
+        let ad = self.job_ad.as_ref()?;
+        let number = ad.eval_int("ExitSignal")?;
+        let by_signal = ad.eval_bool("ExitBySignal") == Some(true);
+        let number = i32::try_from(number).ok().filter(|_| by_signal)?;
+        Signal::try_from(number).ok()
     }
 
     /// The command with the environment that it finds inside.
@@ -286,6 +335,8 @@ mod tests {
             every: None,
             only_restore: false,
             baseline: None,
+            criu: None,
+            as_root: false,
         }
     }
 
@@ -299,6 +350,34 @@ mod tests {
         let both = "KillSig = \"SIGUSR1\"\nRemoveKillSig = \"int\"";
         assert_eq!(job(both).vacate_signal(), Signal::SIGINT);
         assert_eq!(job("KillSig = \"10\"").vacate_signal(), Signal::SIGUSR1);
+    }
+
+    #[test]
+    fn a_death_of_its_own_is_in_the_ad_of_a_job_that_is_started_again() {
+        assert_eq!(job("A = 1").has_died_of(), None);
+        let of = |by_signal: bool| {
+            job(&format!("ExitBySignal = {by_signal}\nExitSignal = 11")).has_died_of()
+        };
+        assert_eq!(of(true), Some(Signal::SIGSEGV));
+        assert_eq!(of(false), None);
+    }
+
+    #[test]
+    fn the_criu_of_a_slot_is_the_one_that_was_tried_there() {
+        let on = |slot: &str| {
+            let machine_ad = Some(ClassAd::parse_old(slot).unwrap());
+            let job = Job {
+                machine_ad,
+                ..job("A = 1")
+            };
+            job.proven_criu()
+        };
+        assert_eq!(
+            on("HasCRIU = true\nCRIUVersion = \"4.1.1\"").as_deref(),
+            Some("4.1.1")
+        );
+        assert_eq!(on("HasCRIU = false\nCRIUVersion = \"4.1.1\""), None);
+        assert_eq!(on("HasCRIU = true"), None);
     }
 
     #[test]
@@ -323,11 +402,11 @@ mod tests {
 
     #[test]
     fn without_a_way_home_images_are_taken_only_when_they_are_asked_for() {
-        assert_eq!(job("A = 1").interval(), Interval::Never);
+        assert_eq!(job("A = 1").interval(false), Interval::Never);
         let chosen = Interval::Chosen(Duration::from_secs(600));
-        assert_eq!(job("CRIUInterval = \"10m\"").interval(), chosen);
-        let home = "WantFTOnCheckpoint = true\nSuccessCheckpointExitCode = 213\nTransferCheckpoint = \"checkpoint.criu\"";
-        assert!(matches!(job(home).interval(), Interval::Measured { .. }));
+        assert_eq!(job("CRIUInterval = \"10m\"").interval(false), chosen);
+        let home = job("A = 1").interval(true);
+        assert!(matches!(home, Interval::Measured { .. }));
     }
 
     #[test]

@@ -42,7 +42,7 @@ impl Launched {
 /// Makes the namespaces and starts pid 1 in them.
 ///
 /// The caller must be a subreaper: the maker ends, and pid 1 becomes its child.
-pub(crate) fn launch(init: Init, ids: Ids, resume: Option<Clocks>) -> Result<Launched> {
+pub(crate) fn launch(init: Init, ids: Option<Ids>, resume: Option<Clocks>) -> Result<Launched> {
     let (ours, theirs) = Channel::pair().context("cannot make a channel")?;
     let (made, from_maker) = Channel::pair().context("cannot make a channel")?;
     let Some(maker) = sys::fork().context("cannot fork")? else {
@@ -59,7 +59,13 @@ pub(crate) fn launch(init: Init, ids: Ids, resume: Option<Clocks>) -> Result<Lau
 }
 
 /// The maker's whole life.
-fn make(init: Init, ids: Ids, resume: Option<Clocks>, report: &Channel, channel: Channel) -> i32 {
+fn make(
+    init: Init,
+    ids: Option<Ids>,
+    resume: Option<Clocks>,
+    report: &Channel,
+    channel: Channel,
+) -> i32 {
     let made = match unshare_all(ids, resume) {
         Err(error) => Err(error.to_string()),
         Ok(()) => match sys::fork() {

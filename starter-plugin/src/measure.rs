@@ -1,5 +1,6 @@
 //! What there is to be saved: the job's memory and its files, found without stopping it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -15,25 +16,50 @@ const MOST_FILES: usize = 200_000;
 
 /// The processes below pid 1, seen from outside, and the sandbox.
 pub(crate) fn cost(init: Pid, sandbox: &Sandbox) -> Cost {
+    let processes = processes(Path::new("/proc"), init.as_raw());
+    let files = files(["srv", "tmp"].map(|name| sandbox.tree(name)).into());
     Cost {
-        memory: memory(Path::new("/proc"), init.as_raw()),
-        files: files(["srv", "tmp"].map(|name| sandbox.tree(name)).into()),
+        memory: memory(&processes),
+        files: files + nameless(&processes),
     }
 }
 
-/// Memory that a dump writes. What several processes share is counted once, as the kernel divides it among them.
-fn memory(proc: &Path, init: i32) -> u64 {
-    let mut pids = children(&proc.join(init.to_string()));
+/// Below `init`, as their directories in `proc`.
+fn processes(proc: &Path, init: i32) -> Vec<PathBuf> {
+    let of = |parent: &Path| -> Vec<PathBuf> {
+        let pids = children(parent);
+        pids.iter().map(|pid| proc.join(pid.to_string())).collect()
+    };
+    let mut found = of(&proc.join(init.to_string()));
     let mut next = 0;
-    let mut bytes = 0;
-    while let Some(pid) = pids.get(next) {
-        let dir = proc.join(pid.to_string());
-        let rollup = fs::read_to_string(dir.join("smaps_rollup")).unwrap_or_default();
-        bytes += of_rollup(&rollup);
-        pids.extend(children(&dir));
+    while let Some(dir) = found.get(next) {
+        let below = of(dir);
+        found.extend(below);
         next += 1;
     }
-    bytes
+    found
+}
+
+/// Memory that a dump writes. What several processes share is counted once, as the kernel divides it among them.
+fn memory(processes: &[PathBuf]) -> u64 {
+    let rollups = processes.iter().map(|dir| dir.join("smaps_rollup"));
+    rollups
+        .map(|rollup| of_rollup(&fs::read_to_string(rollup).unwrap_or_default()))
+        .sum()
+}
+
+/// Bytes of files that are open and have no name any more, which no directory shows.
+fn nameless(processes: &[PathBuf]) -> u64 {
+    let mut seen = BTreeSet::new();
+    let open = processes
+        .iter()
+        .filter_map(|dir| fs::read_dir(dir.join("fd")).ok())
+        .flatten()
+        .filter_map(|fd| fs::metadata(fd.ok()?.path()).ok());
+    open.filter(|meta| meta.is_file() && meta.nlink() == 0)
+        .filter(|meta| seen.insert((meta.dev(), meta.ino())))
+        .map(|meta| meta.blocks() * 512)
+        .sum()
 }
 
 /// Memory in no file. Pages of files that nobody changed are not dumped.
@@ -69,6 +95,8 @@ fn files(mut dirs: Vec<PathBuf>) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     #[test]
@@ -85,10 +113,27 @@ mod tests {
             .arg("60")
             .spawn()
             .unwrap();
-        let bytes = memory(Path::new("/proc"), Pid::this().as_raw());
+        let bytes = memory(&processes(Path::new("/proc"), Pid::this().as_raw()));
         child.kill().unwrap();
         child.wait().unwrap();
         assert!((10_000..100_000_000).contains(&bytes), "{bytes}");
+    }
+
+    #[test]
+    fn a_file_that_is_open_and_deleted_counts_once() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[1; 100_000]).unwrap();
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .stdin(file.try_clone().unwrap())
+            .stdout(file)
+            .spawn()
+            .unwrap();
+        let child_of_ours = Path::new("/proc").join(child.id().to_string());
+        let bytes = nameless(&[child_of_ours]);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!((100_000..200_000).contains(&bytes), "{bytes}");
     }
 
     #[test]

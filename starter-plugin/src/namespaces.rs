@@ -101,28 +101,24 @@ impl Clocks {
 }
 
 /// Moves this process (the maker) into new namespaces; its next child is pid 1.
-/// With `resume`, time in them goes on from there.
-pub(crate) fn unshare_all(ids: Ids, resume: Option<Clocks>) -> Result<(), NamespaceError> {
-    let flags = CloneFlags::CLONE_NEWUSER
-        | CloneFlags::CLONE_NEWNS
+/// With `resume`, time in them goes on from there. A job that runs as root has no ids of its own.
+pub(crate) fn unshare_all(ids: Option<Ids>, resume: Option<Clocks>) -> Result<(), NamespaceError> {
+    let mut flags = CloneFlags::CLONE_NEWNS
         | CloneFlags::CLONE_NEWPID
         | CloneFlags::CLONE_NEWIPC
         | CloneFlags::CLONE_NEWUTS;
+    flags.set(CloneFlags::CLONE_NEWUSER, ids.is_some());
     unshare(flags).map_err(|source| NamespaceError::Unshare { source })?;
     let write = |path: &'static str, text: String| {
         fs::write(path, text).map_err(|source| NamespaceError::Write { path, source })
     };
-    // Without a helper that is setuid root, a map of one id is what there is,
-    // and the kernel wants setgroups denied before it takes the second.
-    write("/proc/self/setgroups", "deny".to_owned())?;
-    write(
-        "/proc/self/uid_map",
-        format!("{} {} 1\n", ids.inner.0, ids.outer.0),
-    )?;
-    write(
-        "/proc/self/gid_map",
-        format!("{} {} 1\n", ids.inner.1, ids.outer.1),
-    )?;
+    if let Some(Ids { inner, outer }) = ids {
+        // Without a helper that is setuid root, a map of one id is what there is,
+        // and the kernel wants setgroups denied before it takes the second.
+        write("/proc/self/setgroups", "deny".to_owned())?;
+        write("/proc/self/uid_map", format!("{} {} 1\n", inner.0, outer.0))?;
+        write("/proc/self/gid_map", format!("{} {} 1\n", inner.1, outer.1))?;
+    }
     // Kernels before 5.6 have none: the job's monotonic clock may then jump.
     if unshare(CLONE_NEWTIME).is_ok()
         && let Some(resume) = resume

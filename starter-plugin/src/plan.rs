@@ -52,9 +52,8 @@ impl Default for Rates {
 }
 
 impl Rates {
-    /// What one image tells. A small one is all overhead, and tells nothing.
+    /// What one image tells.
     pub(crate) fn learn(&mut self, cost: Cost, archive: u64, dump_seconds: f64, pack_seconds: f64) {
-        const TELLING: u64 = 32 << 20;
         let all = cost.memory + cost.files;
         if cost.memory > TELLING && dump_seconds > 0.0 {
             self.dump = cost.memory as f64 / dump_seconds;
@@ -64,7 +63,17 @@ impl Rates {
             self.ratio = (archive as f64 / all as f64).min(1.0);
         }
     }
+
+    /// What one image's way to the store tells: with what it had of it before, as the next will find it.
+    pub(crate) fn stored(&mut self, archive: u64, seconds: f64) {
+        if archive > TELLING && seconds > 0.0 {
+            self.store = archive as f64 / seconds;
+        }
+    }
 }
+
+/// A small image is all overhead, and tells nothing.
+const TELLING: u64 = 32 << 20;
 
 /// What is to be saved.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -122,6 +131,21 @@ pub(crate) fn seconds(rung: Rung, cost: Cost, rates: &Rates) -> f64 {
         Rung::Spool => frozen + all / (rates.pack * FASTER) + spool(larger),
         Rung::KeepLast => 0.0,
     }
+}
+
+/// How long the store may be tried with an archive of `bytes` when `left` seconds are left: HTCondor's transfer must still
+/// fit in behind it. Where that would not fit anyway, the store is the only hope.
+pub(crate) fn store_seconds(left: f64, bytes: u64, rates: &Rates) -> Option<f64> {
+    /// Less is no try.
+    const LEAST: f64 = 1.0;
+    let planned = left * PLANNED;
+    let spool = OVERHEAD + bytes as f64 / rates.spool;
+    let seconds = if spool < planned {
+        planned - spool
+    } else {
+        planned
+    };
+    (seconds >= LEAST).then_some(seconds)
 }
 
 /// The highest rung that fits into `budget` seconds, `None` for as long as it takes.
@@ -215,6 +239,18 @@ mod tests {
             plan(Some(120.0), cost(GIB), &quick, Last::Here).rung,
             Rung::Full
         );
+    }
+
+    #[test]
+    fn behind_the_store_there_is_time_for_htcondors_way() {
+        let rates = Rates::default();
+        // 8 s by spool at 12.5 MB/s.
+        let tried = store_seconds(100.0, 100_000_000, &rates).unwrap();
+        assert_eq!(tried, 80.0 - 8.5);
+        // 80 s would not fit into what is left, so all of that is the store's.
+        assert_eq!(store_seconds(50.0, 1_000_000_000, &rates), Some(40.0));
+        assert_eq!(store_seconds(1.0, 1, &rates), None);
+        assert_eq!(store_seconds(-5.0, 1, &rates), None);
     }
 
     #[test]

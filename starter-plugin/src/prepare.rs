@@ -19,9 +19,10 @@ use std::process::{Command, ExitCode, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail};
 use classad::ClassAd;
+use file_transfer_plugin::attributes;
 
-use crate::job;
 use crate::sandbox::TOOLS;
+use crate::{job, store};
 
 /// Beside this program, where an operator has put a CRIU that brings its libraries.
 const BUNDLE: &str = "criu-bundle";
@@ -115,7 +116,11 @@ fn rewritten(ad: &ClassAd) -> Result<ClassAd> {
         return Ok(ClassAd::new());
     };
     let arguments = format!("run -- {} {}", quoted(&program), arguments(ad));
-    let starter = put_tools(&scratch.join(TOOLS), in_container(ad))?;
+    let starter = put_tools(
+        &scratch.join(TOOLS),
+        in_container(ad),
+        ad.contains(attributes::STORE),
+    )?;
     let starter = starter
         .to_str()
         .context("the scratch directory's name is not text")?;
@@ -178,14 +183,20 @@ fn in_container(ad: &ClassAd) -> bool {
             .any(|name| ad.contains(name))
 }
 
-/// This program, and a CRIU where the node's own would not be found; where this program now is.
-fn put_tools(dir: &Path, in_container: bool) -> Result<PathBuf> {
+/// This program, the one for the job's store, and a CRIU where the node's own would not be found; where this program now
+/// is.
+fn put_tools(dir: &Path, in_container: bool, has_store: bool) -> Result<PathBuf> {
     let exe = std::env::current_exe().context("cannot tell where this program is")?;
     let beside = exe.parent().unwrap_or(Path::new("/"));
     // A hook may be called twice for one scratch directory.
     fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     let starter = dir.join("criu-starter");
     copy(&exe, &starter)?;
+    let transfer = beside.join(store::PROGRAM);
+    // A node that has none is no reason to do without all of it: images go by spool.
+    if has_store && transfer.is_file() {
+        copy(&transfer, &dir.join(store::PROGRAM))?;
+    }
     let bundle = beside.join(BUNDLE);
     if bundle.is_dir() {
         copy_bundle(&bundle, &dir.join(BUNDLE))?;

@@ -2,9 +2,11 @@
 //!
 //! The job writes into two files of its sandbox, which CRIU can restore and which
 //! travel in the image. We copy what appears there to what the starter gave us.
-//! How far we came is the manifest's to remember, except where the starter gave us
-//! a regular file: then its size says it better, because the starter may have
-//! truncated it or brought back a longer one than the image knows of.
+//! How far we came is the manifest's to remember. A regular file that the starter
+//! gave us may be shorter, being truncated: then it is filled again. Or longer,
+//! where the job ran on after its image and that work was lost: then it is cut
+//! back to what the image knows of, for the job says the rest once more, and
+//! perhaps in other words.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -25,7 +27,7 @@ pub(crate) struct Relay {
 
 impl Relay {
     /// Relays `path`, of which `done` bytes were handed on before; where `to` is a
-    /// file that holds the job's output and nothing else, its size is believed.
+    /// file that holds this stream and nothing else, it is made to have no more.
     pub(crate) fn new(
         path: &Path,
         to: impl AsFd,
@@ -35,10 +37,11 @@ impl Relay {
         let mut to = File::from(to.as_fd().try_clone_to_owned()?);
         let mut done = done;
         if to.metadata()?.is_file() {
-            let size = to.seek(SeekFrom::End(0))?;
             if ours_alone {
-                done = size;
+                done = done.min(to.metadata()?.len());
+                to.set_len(done)?;
             }
+            to.seek(SeekFrom::End(0))?;
         }
         let from = OpenOptions::new()
             .append(true)
@@ -113,12 +116,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (inner, outer) = (dir.path().join("in"), dir.path().join("out"));
         fs::write(&inner, "1\n2\n").unwrap();
-        fs::write(&outer, "1\n2\n3\n").unwrap();
+        fs::write(&outer, "1\n2\n3, of a time that is lost\n").unwrap();
         let mut relay = Relay::new(&inner, appended(&outer), 4, true).unwrap();
         relay.finish().unwrap();
-        fs::write(&inner, "1\n2\n3\n4\n").unwrap();
+        assert_eq!(fs::read_to_string(&outer).unwrap(), "1\n2\n");
+        fs::write(&inner, "1\n2\n3\n").unwrap();
         relay.finish().unwrap();
-        assert_eq!(fs::read_to_string(&outer).unwrap(), "1\n2\n3\n4\n");
+        assert_eq!(fs::read_to_string(&outer).unwrap(), "1\n2\n3\n");
     }
 
     #[test]

@@ -5,14 +5,18 @@
 //!   verifies, is known, is admitted ──> Thaw ── fails, or dies at once ──┐
 //!   verifies, but cannot run here ───────────────────────────────────────┤
 //!   is damaged, or another's ──> the next one                            │
+//!   is in a store that is away ──────────────────────────────────────────┤
 //! none is left ──> Fresh: from the beginning           by hand, and on the first three slots: NotHere,
 //!                  (by hand an error instead)          the slot goes back and the image stays; then the next one
 //! ```
 //!
+//! Candidates are what HTCondor has brought and, where the job has a store, what is there.
+//!
 //! An image is known where the job's ad names no digest, or its own, or that of the image before it: an image can
 //! reach the access point without the news of it, when a slot dies right after the upload, and the news without the
 //! image, when the upload fails. So the ad names the images that may be there, `ChirpCRIUDigest` and before it
-//! `ChirpCRIUDigestBefore`, and an image says which one it follows.
+//! `ChirpCRIUDigestBefore`, and an image says which one it follows. News of images that a job sends to a store while it
+//! runs comes late, by five minutes and not at all from a slot that dies: there, what is newer than the ad is known, too.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -23,12 +27,15 @@ use anyhow::{Result, bail};
 use file_transfer_plugin::fingerprint::Fingerprint;
 use file_transfer_plugin::manifest::{Limits, Manifest, Name};
 use file_transfer_plugin::monitor::Silent;
+use file_transfer_plugin::protocol;
+use file_transfer_plugin::rig;
 use file_transfer_plugin::unpack::{Archive, ArchiveError};
 
 use crate::again::Notes;
 use crate::criu::is_served;
 use crate::job::Job;
 use crate::sandbox::{Sandbox, TREES};
+use crate::store::{Asked, Asking};
 
 /// Slots that may fail to restore an image before an older one is taken.
 const ATTEMPTS: u32 = 3;
@@ -41,6 +48,10 @@ pub(crate) enum Choice {
     Thaw(Box<Image>),
     /// Elsewhere: this slot cannot, and the sentence says why.
     NotHere(String),
+    /// Elsewhere or later: the store is away, and has an image that is worth waiting for.
+    StoreAway(String),
+    /// Not at all: the slot is wanted back.
+    Vacated,
 }
 
 /// An image that verified.
@@ -52,13 +63,24 @@ pub(crate) struct Image {
     pub(crate) digest: String,
 }
 
+/// Where an image is.
+enum Candidate {
+    Here(PathBuf),
+    Stored(protocol::Image),
+}
+
 /// The images that are left to try.
-pub(crate) struct Ladder {
-    candidates: VecDeque<PathBuf>,
+pub(crate) struct Ladder<'a> {
+    candidates: VecDeque<Candidate>,
     /// The digests of the images that it may be; none where nobody named any.
     known: Vec<String>,
     /// Why those before were not taken.
     refused: Vec<String>,
+    asking: Option<Asking<'a>>,
+    /// That of the newest image that there is or was.
+    pub(crate) generation: u64,
+    /// What HTCondor has brought, which stays at home while newer ones go to the store.
+    pub(crate) at_home: Option<String>,
 }
 
 /// What is wrong with a candidate.
@@ -69,11 +91,11 @@ enum Refusal {
     NotHere(Box<Manifest>, String),
 }
 
-impl Ladder {
+impl<'a> Ladder<'a> {
     /// The images in the scratch directory. HTCondor wants a listed file to exist, so an empty one is none.
     ///
     /// Started again in place we have the ad of the first start here, and know better what was sent since.
-    pub(crate) fn of(sandbox: &Sandbox, job: &Job, again: Option<&Notes>) -> Ladder {
+    pub(crate) fn of(sandbox: &Sandbox, job: &Job, again: Option<&Notes>) -> Ladder<'a> {
         let mut known = job.digests();
         if !known.is_empty()
             && let Some(notes) = again
@@ -81,11 +103,57 @@ impl Ladder {
             known.extend_from_slice(&notes.digests);
         }
         let is_image = |path: &PathBuf| fs::metadata(path).is_ok_and(|meta| meta.len() > 0);
+        let here = sandbox.archives().into_iter().filter(is_image);
         Ladder {
-            candidates: sandbox.archives().into_iter().filter(is_image).collect(),
+            candidates: here.map(Candidate::Here).collect(),
             known,
             refused: Vec::new(),
+            asking: None,
+            generation: 0,
+            at_home: None,
         }
+    }
+
+    /// Adds those of a store, which are asked for when their turn comes.
+    pub(crate) fn and_stored(&mut self, stored: Vec<protocol::Image>, asking: Asking<'a>) {
+        self.asking = Some(asking);
+        self.merge(stored);
+    }
+
+    /// Each in its place by age, but for those that are here already.
+    fn merge(&mut self, mut stored: Vec<protocol::Image>) {
+        stored.sort_by_key(|image| (image.generation, image.created));
+        self.generation = stored.last().map_or(0, |image| image.generation);
+        for candidate in std::mem::take(&mut self.candidates) {
+            let Candidate::Here(path) = &candidate else {
+                continue;
+            };
+            // One that cannot be read is refused when its turn comes, which it may do at once.
+            if let Ok(archive) = Archive::open(path, &Limits::default()) {
+                let head = &archive.manifest().head;
+                let digest = archive.digest();
+                let age = (head.generation, head.created);
+                stored.retain(|image| image.digest != digest);
+                while let Some(newer) =
+                    stored.pop_if(|image| (image.generation, image.created) > age)
+                {
+                    self.candidates.push_back(Candidate::Stored(newer));
+                }
+                self.generation = self.generation.max(head.generation);
+                let digest = digest.to_string();
+                if is_known(&self.known, &digest, &head.resume.follows) {
+                    self.at_home.get_or_insert(digest);
+                }
+            }
+            self.candidates.push_back(candidate);
+        }
+        self.candidates
+            .extend(stored.into_iter().rev().map(Candidate::Stored));
+    }
+
+    /// Whether there is anything to go on from.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.candidates.is_empty()
     }
 
     /// Why images were not taken, if any were not.
@@ -100,8 +168,29 @@ impl Ladder {
         sandbox: &Sandbox,
         slot: &Fingerprint,
     ) -> Result<Choice> {
-        while let Some(path) = self.candidates.pop_front() {
-            match unpack(&path, &self.known, sandbox, slot) {
+        while let Some(candidate) = self.candidates.pop_front() {
+            let (path, newer_than) = match (candidate, &self.asking) {
+                (Candidate::Here(path), _) => (path, None),
+                (Candidate::Stored(_), None) => continue,
+                (Candidate::Stored(image), Some(asking)) => match asking.pull(&image, sandbox) {
+                    Asked::Got(path) => (path, Some(job.generation())),
+                    Asked::Vacated => return Ok(Choice::Vacated),
+                    Asked::Not(why) if may_wait_for_store(job) => {
+                        return Ok(Choice::StoreAway(why.to_string()));
+                    }
+                    Asked::Not(why) => {
+                        tracing::warn!("not from the store: {why}");
+                        self.refused.push(why.to_string());
+                        continue;
+                    }
+                },
+            };
+            let unpacked = unpack(&path, &self.known, newer_than, sandbox, slot);
+            if newer_than.is_some() {
+                // It is open as long as it is needed.
+                let _ = fs::remove_file(&path);
+            }
+            match unpacked {
                 Ok(image) => return Ok(Choice::Thaw(Box::new(image))),
                 Err(Refusal::NotHere(manifest, reason)) if may_give_back(job, &manifest) => {
                     return Ok(Choice::NotHere(reason));
@@ -171,9 +260,16 @@ fn may_give_back(job: &Job, manifest: &Manifest) -> bool {
     !job.is_htcondor() || attempts <= ATTEMPTS
 }
 
+/// Whether a later slot is to get the image of a store that is away: the same patience as with one that cannot restore.
+pub(crate) fn may_wait_for_store(job: &Job) -> bool {
+    job.is_htcondor() && job.store_missed() < u64::from(ATTEMPTS)
+}
+
+/// Of a store an image that is `newer_than` the last that was announced is believed, too.
 fn unpack(
     path: &std::path::Path,
     known: &[String],
+    newer_than: Option<u64>,
     sandbox: &Sandbox,
     slot: &Fingerprint,
 ) -> Result<Image, Refusal> {
@@ -182,7 +278,8 @@ fn unpack(
     let archive = Archive::open(path, &Limits::default()).map_err(bad)?;
     let manifest = archive.manifest().clone();
     let digest = archive.digest().to_string();
-    if !is_known(known, &digest, &manifest.head.resume.follows) {
+    let is_news = newer_than.is_some_and(|announced| manifest.head.generation > announced);
+    if !is_news && !is_known(known, &digest, &manifest.head.resume.follows) {
         return Err(Refusal::Bad(format!(
             "{} is {digest}, which is none of those that the job's ad names",
             path.display()
@@ -192,6 +289,7 @@ fn unpack(
         let reasons: Vec<_> = mismatches.iter().map(ToString::to_string).collect();
         return Err(Refusal::NotHere(Box::new(manifest), reasons.join("; ")));
     }
+    rig::stop("unpacking");
     write_out(&archive, sandbox, is_served).map_err(|error| match error {
         // A full disk is this slot's, and the image as good as it was.
         ArchiveError::Write { .. } => Refusal::NotHere(
@@ -293,6 +391,8 @@ mod tests {
                 machine_ad: None,
                 every: None,
                 baseline: None,
+                criu: None,
+                as_root: false,
                 only_restore: false,
             }
         }
@@ -382,7 +482,9 @@ mod tests {
                     assert_eq!(older.manifest.head.generation, 1);
                     assert_eq!(number(&sandbox), "1");
                 }
-                Choice::Fresh => panic!("the older image was passed over"),
+                Choice::Fresh | Choice::StoreAway(_) | Choice::Vacated => {
+                    panic!("the older image was passed over")
+                }
             }
         }
     }
@@ -402,6 +504,68 @@ mod tests {
         let late = scratch.job(Some("NumJobStarts = 9"));
         let choice = Ladder::of(&sandbox, &late, None).next(&late, &sandbox, &scratch.slot);
         assert!(matches!(choice.unwrap(), Choice::Fresh));
+    }
+
+    #[test]
+    fn images_of_a_store_and_of_spool_are_tried_by_their_age() {
+        let scratch = Scratch::new();
+        let first = scratch.image(OLD, 1, None, "");
+        let third = scratch.image(NEW, 3, None, "");
+        let sandbox = scratch.sandbox();
+        let stored = |generation, digest: &str| protocol::Image {
+            job: "12.0".parse().unwrap(),
+            generation,
+            digest: digest.parse().unwrap(),
+            bytes: 1,
+            raw_bytes: 1,
+            created: 1,
+            committed: 1,
+        };
+        let (second, fourth) = ("2".repeat(64), "4".repeat(64));
+        let ad = format!("ChirpCRIUDigest = \"{third}\"");
+        let mut ladder = Ladder::of(&sandbox, &scratch.job(Some(&ad)), None);
+        ladder.merge(vec![
+            stored(2, &second),
+            stored(3, &third),
+            stored(4, &fourth),
+        ]);
+        let order: Vec<_> = ladder
+            .candidates
+            .iter()
+            .map(|candidate| match candidate {
+                Candidate::Here(path) => path.file_name().unwrap().to_str().unwrap(),
+                Candidate::Stored(image) if image.generation == 4 => "stored 4",
+                Candidate::Stored(image) if image.generation == 2 => "stored 2",
+                Candidate::Stored(_) => "stored",
+            })
+            .collect();
+        assert_eq!(order, ["stored 4", NEW, "stored 2", OLD]);
+        assert_eq!(ladder.generation, 4);
+        // The first is of no ad's that we know.
+        assert_eq!(ladder.at_home, Some(third));
+        assert_ne!(ladder.at_home, Some(first));
+    }
+
+    #[test]
+    fn a_store_that_is_away_is_waited_for_three_times() {
+        let scratch = Scratch::new();
+        let waits = |ad| may_wait_for_store(&scratch.job(Some(ad)));
+        assert!(waits("A = 1") && waits("ChirpCRIUStoreMissed = 2"));
+        assert!(!waits("ChirpCRIUStoreMissed = 3"));
+    }
+
+    #[test]
+    fn what_is_newer_than_the_ad_is_believed_of_a_store_alone() {
+        let scratch = Scratch::new();
+        scratch.image(NEW, 5, None, "");
+        let sandbox = scratch.sandbox();
+        let known = ["f00d".to_owned()];
+        let path = sandbox.archive();
+        for (newer_than, taken) in [(None, false), (Some(5), false), (Some(4), true)] {
+            sandbox.clear(&TREES).unwrap();
+            let image = unpack(&path, &known, newer_than, &sandbox, &scratch.slot);
+            assert_eq!(image.is_ok(), taken, "{newer_than:?}");
+        }
     }
 
     #[test]

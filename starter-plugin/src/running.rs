@@ -5,9 +5,9 @@
 //! thawed ─────────────────────────> namespaces ──> criu ───┴──> Running (`watch` has its life)
 //! ```
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,7 @@ use file_transfer_plugin::manifest::Resume;
 use nix::unistd::{getegid, geteuid};
 
 use crate::again::{self, Notes};
+use crate::as_root;
 use crate::baseline;
 use crate::chirp::Chirp;
 use crate::criu::{Criu, ImageDir};
@@ -28,8 +29,10 @@ use crate::launch::{Launched, launch};
 use crate::namespaces::Ids;
 use crate::present;
 use crate::relay::Relay;
-use crate::restore::Image;
+use crate::restore::{Image, Ladder};
 use crate::sandbox::Sandbox;
+use crate::shipping::Push;
+use crate::store::Store;
 use crate::vacate::Packed;
 
 /// The inner id of a job that root starts by hand: not 0, which would give the
@@ -68,6 +71,10 @@ pub(crate) struct Running {
     pub(crate) notes: Notes,
     /// The last image that was taken here and that nobody has taken home.
     pub(crate) last: Option<Packed>,
+    /// Where images go while the job runs, and at its soft kill, if anywhere.
+    pub(crate) store: Option<Store>,
+    /// That image, on its way there.
+    pub(crate) push: Option<Push>,
     /// Time is short.
     pub(crate) hurry: bool,
 }
@@ -81,7 +88,12 @@ impl Running {
     ) -> Result<Running> {
         let inputs = sandbox.take_in()?;
         sandbox.make_streams()?;
-        let (uid, gid) = inner_ids(slot.kernel.0);
+        let as_root = slot.abilities.get(as_root::ABILITY).filter(|_| job.as_root);
+        let (uid, gid) = if as_root.is_some() {
+            (0, 0)
+        } else {
+            inner_ids(slot.kernel.0)
+        };
         let baseline = job.baseline(slot);
         let resume = Resume {
             inner_uid: uid,
@@ -101,8 +113,14 @@ impl Running {
             tracing::info!(stage = "baseline", level = level.name());
         }
         write_environment(job, sandbox);
+        // What it needs of the slot's abilities so far.
+        let fingerprint = Fingerprint {
+            abilities: as_root.cloned().into_iter().collect(),
+            ..seen(baseline, slot)
+        };
         let begin = Begin::Fresh(command);
-        let init = match launch(init(begin, criu, sandbox)?, ids(&resume), None) {
+        let ids = ids(&resume, &fingerprint);
+        let init = match launch(init(begin, criu, sandbox, &fingerprint)?, ids, None) {
             Ok(init) => init,
             Err(error) => {
                 sandbox.give_back(&resume.inputs)?;
@@ -122,11 +140,7 @@ impl Running {
             init,
             relays,
             generation: 0,
-            // What it needs of the slot's abilities so far: none.
-            fingerprint: Fingerprint {
-                abilities: BTreeSet::new(),
-                ..seen(baseline, slot)
-            },
+            fingerprint,
             slot: slot.clone(),
             resume,
             ended: None,
@@ -134,6 +148,8 @@ impl Running {
             image_cost: None,
             notes: Notes::default(),
             last: None,
+            store: None,
+            push: None,
             hurry: false,
         };
         match running.init.channel.receive()? {
@@ -184,8 +200,26 @@ impl Running {
             image_cost,
             notes,
             last: None,
+            store: None,
+            push: None,
             hurry: false,
         })
+    }
+
+    /// It runs, so the store was found, or is waited for no longer.
+    pub(crate) fn has_store(&mut self, store: Option<&Store>, job: &Job, ladder: &Ladder) {
+        self.store = store.cloned();
+        if store.is_some() {
+            self.notes.rates.store = self.notes.rates.spool;
+            // What was passed over, and may turn up again, is older than what comes from here on.
+            self.generation = self.generation.max(job.generation()).max(ladder.generation);
+        }
+        if let Some(digest) = &ladder.at_home {
+            self.notes.at_home(digest);
+        }
+        if job.store_missed() > 0 {
+            announce(|chirp| chirp.set(attributes::JOB_STORE_MISSED, "undefined"));
+        }
     }
 
     /// What is known of images here: from a start just before this one, or from the image itself.
@@ -285,9 +319,15 @@ fn seen(baseline: Option<Baseline>, slot: &Fingerprint) -> Fingerprint {
     baseline.map_or_else(|| slot.clone(), |level| level.of(slot))
 }
 
-pub(crate) fn init(begin: Begin, criu: &Rc<Criu>, sandbox: &Sandbox) -> Result<Init> {
+pub(crate) fn init(
+    begin: Begin,
+    criu: &Rc<Criu>,
+    sandbox: &Sandbox,
+    image: &Fingerprint,
+) -> Result<Init> {
     Ok(Init {
         begin,
+        as_root: as_root::asks_for_it(image),
         criu: Rc::clone(criu),
         images: ImageDir::open(&sandbox.tree("images"))?,
         mounts: sandbox.mounts(),
@@ -314,21 +354,23 @@ fn inner_ids(kernel: u32) -> (u32, u32) {
     )
 }
 
-pub(crate) fn ids(resume: &Resume) -> Ids {
-    Ids {
+pub(crate) fn ids(resume: &Resume, image: &Fingerprint) -> Option<Ids> {
+    (!as_root::asks_for_it(image)).then(|| Ids {
         inner: (resume.inner_uid, resume.inner_gid),
         outer: (geteuid().as_raw(), getegid().as_raw()),
-    }
+    })
 }
 
 fn relays(job: &Job, sandbox: &Sandbox, done: [u64; 2]) -> Result<[Relay; 2]> {
-    let htcondor = job.is_htcondor();
-    let relay = |name: &str, to: File, done| {
-        Relay::new(&sandbox.stream(name), to, done, htcondor)
-            .with_context(|| format!("cannot relay the job's {name}"))
-    };
     let stdout = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
     let stderr = File::from(std::io::stderr().as_fd().try_clone_to_owned()?);
+    let file = |of: &File| of.metadata().map(|meta| (meta.dev(), meta.ino()));
+    // A submit file may name one file for both: neither stream alone says how long that is to be.
+    let apart = job.is_htcondor() && file(&stdout)? != file(&stderr)?;
+    let relay = |name: &str, to: File, done| {
+        Relay::new(&sandbox.stream(name), to, done, apart)
+            .with_context(|| format!("cannot relay the job's {name}"))
+    };
     Ok([
         relay("stdout", stdout, done[0])?,
         relay("stderr", stderr, done[1])?,

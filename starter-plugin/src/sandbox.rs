@@ -100,6 +100,13 @@ impl Sandbox {
         Ok(sandbox)
     }
 
+    /// A file of ours that may lie among the job's stays where it is.
+    pub(crate) fn leave_outside(&mut self, path: &Path) {
+        let meta = fs::metadata(path).ok();
+        self.outside
+            .extend(meta.map(|meta| (meta.dev(), meta.ino())));
+    }
+
     /// The archive's place.
     pub(crate) fn archive(&self) -> PathBuf {
         self.scratch.join(ARCHIVE)
@@ -328,12 +335,14 @@ mod tests {
         // The job's own program, behind the prepare hook; else it is this one, which stays.
         write(dir.path().join("condor_exec.exe"), "its program");
         fs::create_dir(dir.path().join(TOOLS)).unwrap();
-        let sandbox = Sandbox::create(dir.path()).unwrap();
+        write(dir.path().join("ours"), "beside this program");
+        let mut sandbox = Sandbox::create(dir.path()).unwrap();
+        sandbox.leave_outside(&dir.path().join("ours"));
         let inputs = sandbox.take_in().unwrap();
         let moved = [".hidden", "condor_exec.exe", "job"];
         assert_eq!(names(&sandbox.tree("srv")), moved);
         assert_eq!(inputs.len(), 3);
-        let left = [".criu", ".criu-bin", ".job.ad", "_condor_stdout"];
+        let left = [".criu", ".criu-bin", ".job.ad", "_condor_stdout", "ours"];
         assert_eq!(names(dir.path()), left);
     }
 

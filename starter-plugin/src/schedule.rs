@@ -129,6 +129,11 @@ impl Schedule {
         self.image = self.from(now, cost);
     }
 
+    /// The one before is still on its way.
+    pub(crate) fn later(&mut self, now: Instant) {
+        self.image = self.from(now, Duration::ZERO);
+    }
+
     /// There is none, and trying cost that much.
     pub(crate) fn failed(&mut self, cost: Duration, now: Instant) {
         self.failures += 1;

@@ -13,7 +13,7 @@ use nix::libc::SI_KERNEL;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-const PASSED_ON: [Signal; 8] = [
+pub(crate) const PASSED_ON: [Signal; 8] = [
     Signal::SIGTERM,
     Signal::SIGINT,
     Signal::SIGHUP,
@@ -47,7 +47,7 @@ impl Signals {
         Ok(Signals(SignalFd::with_flags(&mask, flags)?))
     }
 
-    pub(crate) fn next(&mut self) -> Result<Option<Arrived>> {
+    pub(crate) fn next(&self) -> Result<Option<Arrived>> {
         let Some(info) = self.0.read_signal()? else {
             return Ok(None);
         };

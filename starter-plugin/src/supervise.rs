@@ -3,7 +3,6 @@
 //! It decides how the job begins and what a slot that cannot go on with it owes
 //! to the queue; `running` and `watch` have the job's life in between.
 
-use std::collections::BTreeSet;
 use std::env;
 use std::fs::{self, File, Permissions};
 use std::io::Write;
@@ -22,14 +21,15 @@ use crate::again::Notes;
 use crate::criu::Criu;
 use crate::exit_code::ExitCode;
 use crate::job::Job;
-use crate::restore::{Choice, Ladder};
+use crate::restore::{Choice, Ladder, may_wait_for_store};
 use crate::running::{CannotHere, End, Running, announce};
 use crate::sandbox::{self, Sandbox};
 use crate::signals::Signals;
+use crate::store::{Asked, Asking, Store};
 use crate::thaw::{self, Thawed};
 use crate::vacate;
 use crate::watch::Watched;
-use crate::{log, outputs, sys};
+use crate::{as_root, log, outputs, sys};
 
 /// A job that was started this often and fails again for a reason of ours ends
 /// with our exit code, for a person to see, instead of going round for ever.
@@ -37,14 +37,17 @@ const STARTS_IN_VAIN: u32 = 50;
 
 /// Runs the job of this directory or slot, from its image if there is one.
 pub(crate) fn run(job: &Job) -> Result<End> {
+    if job.as_root && (job.is_htcondor() || !as_root::may()) {
+        bail!("--as-root is for root, by hand and outside of a user namespace");
+    }
     outputs::take_image(job)?;
-    let criu = match find_criu() {
+    let criu = match find_criu(job) {
         Ok(criu) => Rc::new(criu),
         Err(error) => return without_criu(job, error),
     };
     let fingerprint = slot_fingerprint(job, &criu)?;
     let again = Notes::take(&job.scratch);
-    let sandbox = Sandbox::create(&job.scratch)?;
+    let mut sandbox = Sandbox::create(&job.scratch)?;
     log::also_into(&sandbox.log());
     tracing::info!(
         stage = "begin",
@@ -54,15 +57,20 @@ pub(crate) fn run(job: &Job) -> Result<End> {
     );
 
     sys::keep_descriptors_from_children().context("cannot list our own descriptors")?;
-    let mut signals = Signals::block(job.vacate_signal())?;
+    let signals = Signals::block(job.vacate_signal())?;
     set_child_subreaper(true)?;
+    let store = Store::of(job);
+    if let Some(store) = &store {
+        sandbox.leave_outside(store.program());
+    }
     let slot = Slot {
         job,
         criu,
         sandbox,
         fingerprint,
+        store,
     };
-    slot.go_on(again, &mut signals)
+    slot.go_on(again, &signals)
 }
 
 /// Where a job begins or goes on.
@@ -71,38 +79,46 @@ struct Slot<'a> {
     criu: Rc<Criu>,
     sandbox: Sandbox,
     fingerprint: Fingerprint,
+    store: Option<Store>,
 }
 
 impl Slot<'_> {
     /// Down the ladder of images until one runs.
-    fn go_on(&self, mut again: Option<Notes>, signals: &mut Signals) -> Result<End> {
+    fn go_on(&self, mut again: Option<Notes>, signals: &Signals) -> Result<End> {
         let Slot {
             job,
             criu,
             sandbox,
             fingerprint,
+            store,
         } = self;
         let in_place = again.is_some();
         let mut ladder = Ladder::of(sandbox, job, again.as_ref());
-        let mut choice = ladder.next(job, sandbox, fingerprint)?;
+        // In place we know better than the store and the ad, which is that of the first start here.
+        let ended = (!in_place).then(|| self.look_into_store(&mut ladder, signals));
+        let mut choice = match ended.flatten() {
+            Some(choice) => choice,
+            None => ladder.next(job, sandbox, fingerprint)?,
+        };
         loop {
             let image = match choice {
                 Choice::Fresh => return self.begin(in_place, &ladder, signals),
                 Choice::NotHere(reason) => return self.not_here(&reason),
+                Choice::StoreAway(reason) => return self.store_away(&reason),
+                Choice::Vacated => return self.vacated(),
                 Choice::Thaw(image) => image,
             };
             let notes = again.take();
             let failed =
                 match thaw::thawed(job, criu, sandbox, fingerprint, &image, notes, signals)? {
-                    Thawed::Running(running) => match running.watch(job, sandbox, signals)? {
-                        Watched::End(end) => return Ok(end),
-                        Watched::Crashed(reason) => reason,
-                    },
-                    Thawed::Vacated => {
-                        outputs::leave_image(job, sandbox)?;
-                        sandbox.remove()?;
-                        return Ok(End::Ours(ExitCode::Frozen));
+                    Thawed::Running(mut running) => {
+                        running.has_store(store.as_ref(), job, &ladder);
+                        match running.watch(job, sandbox, signals)? {
+                            Watched::End(end) => return Ok(end),
+                            Watched::Crashed(reason) => reason,
+                        }
                     }
+                    Thawed::Vacated => return self.vacated(),
                     Thawed::Damaged(reason) => {
                         tracing::warn!("not from this image: {reason}");
                         choice = ladder.without(reason, job, sandbox, fingerprint)?;
@@ -114,8 +130,56 @@ impl Slot<'_> {
         }
     }
 
+    /// Adds the store's images to what HTCondor has brought; or an end, where they cannot be asked for.
+    fn look_into_store<'a>(
+        &'a self,
+        ladder: &mut Ladder<'a>,
+        signals: &'a Signals,
+    ) -> Option<Choice> {
+        let job = self.job;
+        // It has none before the first start.
+        if job.starts() == 0 {
+            return None;
+        }
+        let why = match &self.store {
+            None if job.is_in_store() => {
+                "the newest image is in the store, which this slot has no way to".to_owned()
+            }
+            None => return None,
+            Some(store) => {
+                let asking = Asking {
+                    store,
+                    signals,
+                    vacate: job.vacate_signal(),
+                };
+                match asking.list() {
+                    Asked::Got(images) => {
+                        ladder.and_stored(images, asking);
+                        return None;
+                    }
+                    Asked::Vacated => return Some(Choice::Vacated),
+                    Asked::Not(why) => why.to_string(),
+                }
+            }
+        };
+        // What is here may be older, and nothing that HTCondor has brought is nothing to lose by.
+        let worth_waiting = job.is_in_store() || ladder.is_empty();
+        if worth_waiting && may_wait_for_store(job) {
+            return Some(Choice::StoreAway(why));
+        }
+        tracing::warn!("without the store: {why}");
+        None
+    }
+
+    /// Nothing runs yet, and the image is as good as it was.
+    fn vacated(&self) -> Result<End> {
+        outputs::leave_image(self.job, &self.sandbox)?;
+        self.sandbox.remove()?;
+        Ok(End::Ours(ExitCode::Frozen))
+    }
+
     /// From the command.
-    fn begin(&self, in_place: bool, ladder: &Ladder, signals: &mut Signals) -> Result<End> {
+    fn begin(&self, in_place: bool, ladder: &Ladder, signals: &Signals) -> Result<End> {
         let Slot { job, sandbox, .. } = self;
         if in_place {
             // Its inputs were here at its first start and went into the image.
@@ -135,10 +199,13 @@ impl Slot<'_> {
             });
         }
         match Running::fresh(job, &self.criu, sandbox, &self.fingerprint) {
-            Ok(running) => match running.watch(job, sandbox, signals)? {
-                Watched::End(end) => Ok(end),
-                Watched::Crashed(reason) => bail!("a fresh job cannot fail to thaw: {reason}"),
-            },
+            Ok(mut running) => {
+                running.has_store(self.store.as_ref(), job, ladder);
+                match running.watch(job, sandbox, signals)? {
+                    Watched::End(end) => Ok(end),
+                    Watched::Crashed(reason) => bail!("a fresh job cannot fail to thaw: {reason}"),
+                }
+            }
             Err(error) if error.is::<CannotHere>() => without_criu(job, error),
             Err(error) => Err(error),
         }
@@ -152,18 +219,49 @@ impl Slot<'_> {
         give_the_job_back(self.job, reason);
         Ok(End::Ours(ExitCode::NotHere))
     }
+
+    /// The same, counted: a store that stays away must not keep a job from running for ever.
+    fn store_away(&self, reason: &str) -> Result<End> {
+        tracing::error!("the slot is given back, for want of the store: {reason}");
+        announce(|chirp| {
+            let missed = self.job.store_missed() + 1;
+            chirp.set(attributes::JOB_STORE_MISSED, &missed.to_string())?;
+            vacate::announce_failure(chirp, reason)
+        });
+        self.sandbox.remove()?;
+        leave_reason(self.job, reason);
+        Ok(End::Ours(ExitCode::NotHere))
+    }
 }
 
-/// The CRIU beside this program or on the node.
-pub(crate) fn find_criu() -> Result<Criu> {
+/// The CRIU of those beside this program or on the node with which this job is frozen.
+fn find_criu(job: &Job) -> Result<Criu> {
+    let wanted = job.criu.clone().or_else(|| job.proven_criu());
+    let found = Criu::find(&beside_us()?, wanted.as_deref())?;
+    match &job.criu {
+        Some(version) if !found.is(version) => bail!(
+            "there is no CRIU {version} here, the newest is {}",
+            found.version()
+        ),
+        _ => Ok(found),
+    }
+}
+
+/// All that could be taken, the newest first.
+pub(crate) fn all_criu() -> Result<Vec<Criu>> {
+    Ok(Criu::all(&beside_us()?)?)
+}
+
+fn beside_us() -> Result<PathBuf> {
     let exe = env::current_exe().context("cannot tell where this program is")?;
-    Ok(Criu::find(exe.parent().unwrap_or(Path::new("/")))?)
+    Ok(exe.parent().unwrap_or(Path::new("/")).to_owned())
 }
 
 /// A slot that cannot freeze runs the job as it is, unless there is work to lose.
 fn without_criu(job: &Job, error: anyhow::Error) -> Result<End> {
     let archive = job.scratch.join(sandbox::ARCHIVE);
-    if !job.is_htcondor() || fs::metadata(archive).is_ok_and(|meta| meta.len() > 0) {
+    let has_image = fs::metadata(archive).is_ok_and(|meta| meta.len() > 0) || job.is_in_store();
+    if !job.is_htcondor() || has_image {
         return Err(error);
     }
     tracing::warn!("the job runs without protection: {error:#}");
@@ -181,13 +279,14 @@ pub(crate) fn straight_through(command: &[std::ffi::OsString]) -> anyhow::Error 
 
 /// Makes the starter give the job back to the queue with nothing transferred, so
 /// that the image in SPOOL stays as it is; the reason goes into the event log.
-///
-/// The starter looks for this file also where no wrapper is configured and no
-/// variable names it.
 pub(crate) fn give_the_job_back(job: &Job, reason: &str) {
-    if !job.is_htcondor() || job.starts() > STARTS_IN_VAIN {
-        return;
+    if job.is_htcondor() && job.starts() <= STARTS_IN_VAIN {
+        leave_reason(job, reason);
     }
+}
+
+/// The starter looks for this file also where no wrapper is configured and no variable names it.
+fn leave_reason(job: &Job, reason: &str) {
     let file = env::var_os("_CONDOR_WRAPPER_ERROR_FILE")
         .map_or_else(|| job.scratch.join(".job_wrapper_failure"), PathBuf::from);
     // A starter that runs as root looks with the eyes of condor, who may not enter
@@ -216,5 +315,36 @@ fn slot_fingerprint(job: &Job, criu: &Criu) -> Result<Fingerprint> {
     let version = version
         .parse()
         .with_context(|| format!("CRIU calls its version {version:?}"))?;
-    host::fingerprint(version, BTreeSet::new()).context("cannot describe this host")
+    let ability = job.as_root.then(|| as_root::ABILITY.to_owned());
+    host::fingerprint(version, ability.into_iter().collect()).context("cannot describe this host")
+}
+
+#[cfg(test)]
+mod tests {
+    use classad::ClassAd;
+
+    use super::*;
+
+    #[test]
+    fn a_job_that_was_started_in_vain_for_long_is_left_to_a_person() {
+        for (starts, given_back) in [(STARTS_IN_VAIN, true), (STARTS_IN_VAIN + 1, false)] {
+            let scratch = tempfile::tempdir().unwrap();
+            let ad = format!("NumJobStarts = {starts}");
+            let job = Job {
+                scratch: scratch.path().to_owned(),
+                command: vec!["./job".into()],
+                job_ad: Some(ClassAd::parse_old(&ad).unwrap()),
+                machine_ad: None,
+                every: None,
+                only_restore: false,
+                baseline: None,
+                criu: None,
+                as_root: false,
+            };
+            give_the_job_back(&job, "the disk is full");
+            let said = fs::read_to_string(scratch.path().join(".job_wrapper_failure")).ok();
+            let reason = "criu-starter: the disk is full\n";
+            assert_eq!(said.as_deref(), given_back.then_some(reason));
+        }
+    }
 }

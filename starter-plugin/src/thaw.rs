@@ -54,7 +54,7 @@ pub(crate) fn thawed(
     slot: &Fingerprint,
     image: &Image,
     again: Option<Notes>,
-    signals: &mut Signals,
+    signals: &Signals,
 ) -> Result<Thawed> {
     let begun = Instant::now();
     let archive = &image.archive;
@@ -98,7 +98,7 @@ fn attempt(
     criu: &Rc<Criu>,
     sandbox: &Sandbox,
     archive: &Arc<Archive>,
-    signals: &mut Signals,
+    signals: &Signals,
     served: bool,
 ) -> Result<Attempt> {
     let resume = &archive.manifest().head.resume;
@@ -114,7 +114,9 @@ fn attempt(
         None
     };
     let begin = Begin::Thaw { served, limit };
-    let launched = launch(init(begin, criu, sandbox)?, ids(resume), Some(clocks))?;
+    let needs = &archive.manifest().head.fingerprint;
+    let init = init(begin, criu, sandbox, needs)?;
+    let launched = launch(init, ids(resume, needs), Some(clocks))?;
     let serve = socket
         .map(|socket| socket.serve(Arc::clone(archive)))
         .transpose()?;

@@ -13,10 +13,12 @@ use file_transfer_plugin::fingerprint::Fingerprint;
 use file_transfer_plugin::manifest::Head;
 use file_transfer_plugin::monitor::Monitor;
 use file_transfer_plugin::pack::{Options, Stream, Tree};
+use file_transfer_plugin::rig;
 
 use crate::chirp::Chirp;
 use crate::criu;
 use crate::sandbox::{Sandbox, TREES};
+use crate::store::Lane;
 
 /// A tree that stands still, whole in its images.
 pub(crate) struct Dumped {
@@ -70,6 +72,7 @@ impl Dumped {
         monitor: &dyn Monitor,
     ) -> Result<Packed> {
         let begun = Instant::now();
+        rig::stop("packing");
         criu::drop_groups(&sandbox.tree("images"))?;
         let dirs = trees(sandbox);
         let head = self.head;
@@ -98,8 +101,8 @@ impl Dumped {
 }
 
 impl Packed {
-    /// Tells the access point what the next slot must have, and which other images may reach that slot.
-    pub(crate) fn announce(&self, chirp: &mut Chirp, before: &[String]) -> Result<()> {
+    /// Tells the access point what the next slot must have, how the image goes there, and which others may.
+    pub(crate) fn announce(&self, chirp: &mut Chirp, lane: Lane, before: &[String]) -> Result<()> {
         for (name, value) in self.fingerprint.to_job_ad().iter() {
             chirp.set(&name, &value.to_old())?;
         }
@@ -110,6 +113,7 @@ impl Packed {
             (attributes::JOB_TIME, self.created.to_string()),
             (attributes::JOB_DIGEST, quoted(&self.digest)),
             (attributes::JOB_DIGEST_BEFORE, quoted(&before.join(","))),
+            (attributes::JOB_LANE, quoted(lane.name())),
             (
                 attributes::JOB_DUMP_SECONDS,
                 format!("{:.3}", self.dump_seconds),
@@ -139,7 +143,7 @@ pub(crate) fn announce_failure(chirp: &mut Chirp, reason: &str) -> Result<()> {
 
 /// Seconds since 1970.
 pub(crate) fn unix_time() -> i64 {
-    std::time::SystemTime::now()
+    rig::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |since| since.as_secs() as i64)
 }

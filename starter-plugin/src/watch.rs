@@ -4,7 +4,7 @@
 //! Running ── vacate signal ──> frozen ──> exit 85
 //!    │  ^           │ not frozen: the job gets the signal, as it would without us
 //!    │  └───────────┘
-//!    ├── image due ──> image, and on; or exit with the checkpoint code, to be started again here
+//!    ├── image due ──> image, and on, while it goes to the store; or exit with the checkpoint code, to be started again here
 //!    ├── thawed, and dead at once of SIGILL or SIGSEGV ──> a restore that failed
 //!    └── the job ends ──> results moved out, the same end
 //! ```
@@ -64,7 +64,7 @@ impl Running {
         mut self,
         job: &Job,
         sandbox: &Sandbox,
-        signals: &mut Signals,
+        signals: &Signals,
     ) -> Result<Watched> {
         let mut watch = Watch {
             job,
@@ -96,6 +96,11 @@ impl Running {
                     .ears()
                     .map(|ear| PollFd::new(ear, PollFlags::POLLIN)),
             );
+            let ears = ready.len();
+            ready.extend(
+                self.push_ear()
+                    .map(|ear| PollFd::new(ear, PollFlags::POLLIN)),
+            );
             match poll(&mut ready, wait) {
                 Err(Errno::EINTR) => continue,
                 other => other?,
@@ -118,7 +123,8 @@ impl Running {
                     }
                 }
             }
-            for (request, caller) in control.hear(&ready[3..]) {
+            self.push_turn(sandbox);
+            for (request, caller) in control.hear(&ready[3..ears]) {
                 if let Some(end) = watch.request(&mut self, request, &caller)? {
                     return Ok(Watched::End(end));
                 }
@@ -139,10 +145,8 @@ impl Running {
         let now = again::now() as i64;
         let cost = self.image_cost;
         // Without a way home, an image before the slot's end ends with it.
-        let slot = job
-            .machine_ad
-            .as_ref()
-            .filter(|_| job.checkpoint_code().is_some());
+        let home = self.store.is_some() || job.checkpoint_code().is_some();
+        let slot = job.machine_ad.as_ref().filter(|_| home);
         let last = slot
             .filter(|_| !self.notes.last)
             .and_then(|slot| period::before_the_end(slot, cost.unwrap_or_default()))
@@ -152,7 +156,7 @@ impl Running {
             // The next would not get home any more.
             Interval::Never
         } else {
-            job.interval()
+            job.interval(home)
         };
         tracing::debug!(?interval, ?cost, ?last, "schedule");
         let rehearse = job.rehearses() && self.generation == 0;
@@ -252,6 +256,8 @@ impl Watch<'_> {
                     tracing::info!(stage = "rehearsed", bytes = taken.packed.bytes);
                 }
             }
+            // Each would end the other's way before it is home.
+            Due::Image if running.push.is_some() => self.schedule.later(Instant::now()),
             Due::Image | Due::LastImage => {
                 let last = due == Due::LastImage;
                 match running.image(self.job, self.sandbox, last)? {
@@ -265,9 +271,12 @@ impl Watch<'_> {
     }
 
     fn over(&self, mut running: Running, exit: Exit) -> Result<Watched> {
+        running.push = None;
         running.end_relays()?;
         if let Some(signal) = running.died_of_the_thaw(exit)
             && !self.told
+            // A program that does so by itself would begin again for it, and do so again.
+            && self.job.has_died_of() != Some(signal)
         {
             running.init.end();
             return Ok(Watched::Crashed(format!(

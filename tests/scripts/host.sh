@@ -41,6 +41,10 @@ ln -s /proc/self/fd/1 "$root/dev/stdout"
 ln -s /proc/self/fd/2 "$root/dev/stderr"
 mount -t tmpfs -o mode=755,nosuid,nodev tmpfs "$root/run"
 
+# What no real hosts have: a directory of the pool's, for jobs of tests to note what they do outside of any sandbox.
+mkdir -p "$root/shared"
+mount --bind "$pool/shared" "$root/shared"
+
 # pivot_root, not chroot: the kernel makes no user namespace for a process in a chroot.
 exec 3>"$pool/init/$name"
 mkdir -p "$root/.machine"

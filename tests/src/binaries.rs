@@ -25,6 +25,26 @@ pub fn dir() -> Result<&'static Path> {
         .map_err(|error| anyhow!("{error}"))
 }
 
+/// The programs once more, as a build that stands still where a file tells it to (`file_transfer_plugin::rig`).
+pub fn paused() -> Result<&'static Path> {
+    static DIR: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    DIR.get_or_init(|| build_paused().map_err(|error| format!("{error:#}")))
+        .as_deref()
+        .map_err(|error| anyhow!("{error}"))
+}
+
+fn build_paused() -> Result<PathBuf> {
+    musl()?;
+    // A directory of its own, so that nobody takes these for the others.
+    let built = machine::target_dir().join("paused");
+    let features = [
+        "starter-plugin/pause-points",
+        "file-transfer-plugin/pause-points",
+    ];
+    let names = ["criu-starter", "criu-transfer"];
+    cargo_build(&names, &features, MUSL, machine::workspace(), &built)
+}
+
 /// The demo's job and the tests' specimens, static too: they run on hosts that have a libc of their own.
 ///
 /// Built apart from the programs, for they are of this package: in one build each change here would make theirs slower.
@@ -55,7 +75,7 @@ pub fn cpu_guest() -> Result<PathBuf> {
 /// The programs once more, from a copy of the sources and into another directory.
 pub fn build_elsewhere(sources: &Path, built: &Path) -> Result<PathBuf> {
     musl()?;
-    cargo_build(&NAMES, MUSL, sources, built)
+    cargo_build(&NAMES, &[], MUSL, sources, built)
 }
 
 /// The program that is written in C, because OpenMP is for that: static, as the others are.
@@ -97,7 +117,7 @@ fn build(names: &[&str]) -> Result<PathBuf> {
             GNU
         }
     };
-    cargo_build(names, target, machine::workspace(), &built)
+    cargo_build(names, &[], target, machine::workspace(), &built)
 }
 
 /// Makes sure that there is a musl target and a C compiler for it.
@@ -113,7 +133,13 @@ fn musl() -> Result<()> {
     Ok(())
 }
 
-fn cargo_build(names: &[&str], target: &str, sources: &Path, built: &Path) -> Result<PathBuf> {
+fn cargo_build(
+    names: &[&str],
+    features: &[&str],
+    target: &str,
+    sources: &Path,
+    built: &Path,
+) -> Result<PathBuf> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
         .args(["build", "--release", "--quiet", "--target", target])
@@ -127,6 +153,9 @@ fn cargo_build(names: &[&str], target: &str, sources: &Path, built: &Path) -> Re
         .stdin(Stdio::null());
     for name in names {
         cargo.args(["--bin", name]);
+    }
+    if !features.is_empty() {
+        cargo.args(["--features", &features.join(",")]);
     }
     // Cargo's own variables describe the package that runs this, not those that are built.
     for (name, _) in std::env::vars_os() {

@@ -36,14 +36,39 @@ pub fn equipped(ep: Ep) -> Result<Ep> {
 
 /// A job of one program, with the lines that `criu-pilot configure submit` prints, on another slot each time.
 pub fn survivor(name: &str, program: impl Into<Vec<u8>>, arguments: &str) -> Result<Submit> {
-    let starter = binaries::dir()?.join("criu-starter");
-    let starter = fs::read(&starter).with_context(|| format!("read {}", starter.display()))?;
+    prepared(name, program, arguments, &["configure", "submit"])
+}
+
+/// The same, with a store for its images.
+pub fn survivor_with_store(
+    name: &str,
+    program: impl Into<Vec<u8>>,
+    arguments: &str,
+    store: &str,
+) -> Result<Submit> {
+    let says = ["configure", "submit", "--store", store];
+    Ok(prepared(name, program, arguments, &says)?
+        .program("criu-transfer", built("criu-transfer")?)
+        .set("transfer_input_files", format!("{name}, criu-transfer")))
+}
+
+fn built(name: &str) -> Result<Vec<u8>> {
+    let path = binaries::dir()?.join(name);
+    fs::read(&path).with_context(|| format!("read {}", path.display()))
+}
+
+fn prepared(
+    name: &str,
+    program: impl Into<Vec<u8>>,
+    arguments: &str,
+    says: &[&str],
+) -> Result<Submit> {
     let mut submit = Submit::new("criu-starter")
-        .program("criu-starter", starter)
+        .program("criu-starter", built("criu-starter")?)
         .program(name, program)
         .arguments(format!("run -- ./{name} {arguments}").trim_end())
         .set("transfer_input_files", name);
-    let printed = pilot_says(&["configure", "submit"])?;
+    let printed = pilot_says(says)?;
     for line in printed.lines().filter(|line| !line.starts_with('#')) {
         let (key, value) = line.split_once(" = ").context("a submit line")?;
         submit = submit.set(key, value);

@@ -278,19 +278,13 @@ impl Host {
 
     /// Runs a program of the machine's in the host's network, for what the host's root has no program for.
     pub fn run_on_its_network(&self, args: &[&str]) -> Result<()> {
-        let init = self.init()?;
-        let ended = Command::new("nsenter")
-            .args(["--target", &init.pid.to_string(), "--net", "--"])
-            .args(args)
-            .env("PATH", machine::PATH)
-            .stdin(Stdio::null())
-            .output()
-            .context("run nsenter")?;
-        if !ended.status.success() {
-            let stderr = String::from_utf8_lossy(&ended.stderr);
-            bail!("{} for {}: {}", args.join(" "), self.name, stderr.trim());
-        }
-        Ok(())
+        run_in_network(self.init()?.pid, args).with_context(|| format!("for {}", self.name))
+    }
+
+    /// The same where the cables of all hosts come together.
+    pub(crate) fn run_on_the_switch(&self, args: &[&str]) -> Result<()> {
+        let keeper = Process::noted(&self.pool.join("keeper")).context("the pool has no keeper")?;
+        run_in_network(keeper.pid, args).with_context(|| format!("for {}", self.name))
     }
 
     /// Runs a program to its end on the host; what it printed, or an error with that.
@@ -316,4 +310,19 @@ impl Host {
         }
         Ok(stdout.into_owned())
     }
+}
+
+fn run_in_network(pid: u32, args: &[&str]) -> Result<()> {
+    let ended = Command::new("nsenter")
+        .args(["--target", &pid.to_string(), "--net", "--"])
+        .args(args)
+        .env("PATH", machine::PATH)
+        .stdin(Stdio::null())
+        .output()
+        .context("run nsenter")?;
+    if !ended.status.success() {
+        let stderr = String::from_utf8_lossy(&ended.stderr);
+        bail!("{}: {}", args.join(" "), stderr.trim());
+    }
+    Ok(())
 }

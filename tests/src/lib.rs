@@ -26,6 +26,8 @@
 //! | [`wait`] | a condition and a limit -> its value, or the logs that matter ([`logs`]) |
 //! | [`cli`] | the `pool` command |
 //! | [`demo`] | the `cargo demo` command and its job |
+//! | [`faults`] | a stage and a fault -> what becomes of a job: the `faults` command |
+//! | [`load`] | many jobs, evicted at once: the `load` command |
 //! | [`xtask`] | the `cargo xtask` command |
 //!
 //! Nothing of a pool lies outside its keeper's namespaces but one directory, so killing one process ends all of it.
@@ -84,5 +86,9 @@ pub mod logs;
 pub mod cli;
 
 pub mod demo;
+
+pub mod faults;
+
+pub mod load;
 
 pub mod xtask;

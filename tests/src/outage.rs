@@ -27,6 +27,15 @@ impl Host {
         )
     }
 
+    /// A disk of its own at `dir`, which a test can fill; who owned the directory owns it still.
+    pub fn mount_disk(&self, dir: &str, size: &str) -> Result<()> {
+        let mount = format!(
+            "mkdir -p {dir} && owner=$(stat -c %u:%g {dir}) && mode=$(stat -c %a {dir}) && \
+             mount -t tmpfs -o size={size} tmpfs {dir} && chown $owner {dir} && chmod $mode {dir}"
+        );
+        self.run(User::Root, "/", &["sh", "-c", &mount]).map(drop)
+    }
+
     /// Takes the host's cable out.
     pub fn cut(&self) -> Result<()> {
         self.link("down")
@@ -51,6 +60,19 @@ impl Host {
             None => "tc qdisc del dev eth0 root".to_owned(),
         };
         self.run(User::Root, "/", &["sh", "-c", &tc]).map(drop)
+    }
+
+    /// The same for what comes to it: its cable's other end is in the keeper's network.
+    pub fn throttle_arrivals(&self, rate: Option<&str>) -> Result<()> {
+        let words = match rate {
+            Some(rate) => format!(
+                "tc qdisc replace dev {} root tbf rate {rate} burst 64k latency 500ms",
+                self.name
+            ),
+            None => format!("tc qdisc del dev {} root", self.name),
+        };
+        let words: Vec<&str> = words.split(' ').collect();
+        self.run_on_the_switch(&words)
     }
 
     /// Sends a signal, by name, to every process of that program on the host; an error if there is none.

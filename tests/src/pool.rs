@@ -102,7 +102,7 @@ impl Pool {
             if dir.exists() {
                 bail!("pool {name} is already up; `pool down --name {name}` ends it");
             }
-            for below in ["init", "log", "hosts"] {
+            for below in ["init", "log", "hosts", "shared"] {
                 fs::create_dir_all(dir.join(below))
                     .with_context(|| format!("create {}", dir.display()))?;
             }
@@ -173,6 +173,9 @@ impl Pool {
                     host.daemons(),
                     0o755,
                 )?;
+            }
+            if let Some(size) = &ep.disk {
+                host.mount_disk(&format!("{}/execute", host.condor_dir()), size)?;
             }
             host.start_condor(spec.version, &condor_config::execution_point(host, ep, now))?;
         }
@@ -269,6 +272,11 @@ impl Pool {
     /// The release that it runs.
     pub fn version(&self) -> HtCondor {
         self.layout.version
+    }
+
+    /// What all its hosts have as `/shared`, on the machine.
+    pub fn shared(&self) -> PathBuf {
+        self.dir.join("shared")
     }
 
     /// All hosts, the access point first.

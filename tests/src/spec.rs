@@ -20,6 +20,7 @@ pub struct Ep {
     pub(crate) criu: bool,
     pub(crate) slots: u32,
     pub(crate) lifetime: Duration,
+    pub(crate) disk: Option<String>,
     pub(crate) config: Vec<String>,
     pub(crate) installs: Vec<Install>,
 }
@@ -41,6 +42,7 @@ impl Ep {
             criu: true,
             slots: 1,
             lifetime: Duration::from_secs(86_400),
+            disk: None,
             config: Vec::new(),
             installs: Vec::new(),
         }
@@ -57,6 +59,13 @@ impl Ep {
     #[must_use]
     pub fn slots(mut self, slots: u32) -> Self {
         self.slots = slots;
+        self
+    }
+
+    /// A disk of its own for the jobs' scratch directories, of a size as mount writes it.
+    #[must_use]
+    pub fn disk(mut self, size: &str) -> Self {
+        self.disk = Some(size.to_owned());
         self
     }
 

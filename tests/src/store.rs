@@ -13,8 +13,12 @@ use crate::{binaries, machine, wait};
 
 /// Where it listens.
 const PORT: u16 = 9620;
+/// The store itself, for `+CRIUStore`.
+pub const PLACE: &str = "criu://ap.pool:9620";
 /// All that is its own.
 const DIR: &str = "/var/lib/criu-store";
+/// Where it keeps the images.
+pub const IMAGES: &str = "/var/lib/criu-store/images";
 /// Where Debian's hosts keep whom they believe.
 const ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
 
@@ -121,7 +125,10 @@ impl<'p> Store<'p> {
             other => other,
         };
         let path = format!("/tmp/bt_u{}", user.uid());
-        host.write(path, token, user, 0o600)
+        // As a credmon does it: nobody reads half of it.
+        let new = format!("{path}.new");
+        host.write(&new, token, user, 0o600)?;
+        fs::rename(host.path(&new), host.path(&path)).with_context(|| format!("rename {new}"))
     }
 
     /// The URL of a job, for a submit file: each job has its own.

@@ -1,20 +1,25 @@
 //! Tests on real pools.
 #![forbid(unsafe_code)]
 
+mod at_work;
 mod autoclusters;
+mod both_lanes;
 mod bundle;
 mod by_hand;
 mod cpus;
 mod demo;
 mod evictions;
+mod faults_quick;
 mod glidein;
 mod images;
 mod images_home;
+mod in_trouble;
 mod outputs;
 mod pilot_advertise;
 mod pilot_configure;
 mod pilot_probe;
 mod pilot_supervise;
+mod place;
 mod pool;
 mod prepare;
 mod programs;

@@ -62,7 +62,7 @@ echo 'Environment = \"FROM_HOOK=yes\"'
 const OTHER_HOOK_PATH: &str = "/opt/other-hook";
 
 /// A root file system for apptainer: a shell, `sleep`, and what they need.
-const IMAGE: &str = "set -e
+pub(crate) const IMAGE: &str = "set -e
 image=/opt/image
 mkdir -p $image/bin $image/dev $image/etc $image/proc $image/sys $image/srv $image/tmp $image/var/tmp $image/root
 for program in sh sleep cat; do

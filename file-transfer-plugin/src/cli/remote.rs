@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::progress::Person;
 use crate::fetch::{fetch, verify};
+use crate::plugin::PATIENCE;
 use crate::remote::{Effort, Error, Moved, Options, Remote, Requests, Tokens, Url};
 use crate::ship::ship;
 
@@ -29,6 +30,9 @@ pub(super) struct Terms {
     /// Seconds for all of it
     #[arg(long, value_name = "SECONDS", default_value_t = 1800)]
     within: u64,
+    /// Seconds in which nothing may work before it is given up, though there is time
+    #[arg(long, value_name = "SECONDS", default_value_t = 20, env = PATIENCE)]
+    patience: u64,
     /// Prints what came of it as JSON
     #[arg(long)]
     json: bool,
@@ -54,8 +58,7 @@ impl Terms {
         let within = Duration::from_secs(self.within);
         Options {
             within,
-            // A person who waits wants to know soon that nobody is there.
-            patience: Duration::from_secs(20),
+            patience: Duration::from_secs(self.patience),
             ..Options::default()
         }
     }

@@ -12,14 +12,14 @@ use classad::ClassAd;
 use super::{Direction, Lane, Request};
 use crate::fetch::fetch;
 use crate::monitor::Log;
-use crate::remote::{Error, Moved, Options, Remote, Tokens};
+use crate::remote::{Effort, Error, Moved, Options, Remote, Requests, Tokens, Url};
 use crate::ship::ship;
 
 /// An ad of HTCondor's is some ten kilobytes.
 const AD_MAX: u64 = 4 << 20;
 
 /// Seconds in which nothing may work before a transfer is given up; for an administrator to set.
-const PATIENCE: &str = "CRIU_TRANSFER_PATIENCE";
+pub(crate) const PATIENCE: &str = "CRIU_TRANSFER_PATIENCE";
 
 /// The way through a store.
 #[derive(Clone, Debug)]
@@ -48,11 +48,10 @@ impl Store {
 
 impl Lane for Store {
     fn carry(&self, request: &Request, direction: Direction) -> Result<Moved, Error> {
-        let url = request.url.parse()?;
-        let remote = Remote::new(url, self.tokens.clone())?;
+        let remote = Remote::new(request.url.parse()?, self.tokens.clone())?;
         match direction {
             Direction::Upload => ship(&request.file, &remote, &self.options, &Log),
-            Direction::Download => match fetch(&remote, &request.file, &self.options, &Log)? {
+            Direction::Download => match self.newest_whole(&remote, &request.file)? {
                 Some(moved) => Ok(moved),
                 // The job starts for the first time, which is no error: HTCondor wants a file, so it gets an empty one.
                 None => {
@@ -66,6 +65,35 @@ impl Lane for Store {
                 }
             },
         }
+    }
+}
+
+impl Store {
+    /// The newest image that is not damaged. None where all are, as for a job that has no image yet: held, it would wait
+    /// for a person who cannot mend an image either.
+    fn newest_whole(&self, remote: &Remote, file: &Path) -> Result<Option<Moved>, Error> {
+        let newest = fetch(remote, file, &self.options, &Log);
+        let mut damage = match newest {
+            Err(error) if error.is_damage() && remote.url().digest.is_none() => error,
+            newest => return newest,
+        };
+        let effort = Effort::new(&self.options, &Log);
+        let mut requests = Requests::new(remote, &effort)?;
+        let images = effort.persist(|| requests.images(remote.url().job.as_ref()))?;
+        for older in images.iter().skip(1) {
+            tracing::warn!("an older image is tried: {damage}");
+            let url = Url {
+                digest: Some(older.digest),
+                ..remote.url().clone()
+            };
+            let remote = Remote::new(url, self.tokens.clone())?;
+            damage = match fetch(&remote, file, &self.options, &Log) {
+                Err(error) if error.is_damage() => error,
+                fetched => return fetched,
+            };
+        }
+        tracing::warn!("the job begins again: {damage}");
+        Ok(None)
     }
 }
 

@@ -26,6 +26,8 @@ use std::thread;
 
 use tokio::signal::unix::{SignalKind, signal};
 
+#[cfg(feature = "cli")]
+pub(crate) use self::lane::PATIENCE;
 pub use self::lane::Store;
 use self::ledger::Ledger;
 pub use self::request::{BadRequest, Request, parse};

@@ -132,6 +132,14 @@ impl Error {
         move |source| Error::Local { what, source }
     }
 
+    /// Whether it is this image that is not good, or not whole, so that another may be.
+    pub(crate) fn is_damage(&self) -> bool {
+        matches!(
+            self,
+            Error::Damaged { .. } | Error::NotFound { .. } | Error::Nonsense { .. }
+        )
+    }
+
     /// Whether the same may work a little later: what a worker tries again on another connection, and what makes the plugin end
     /// with the code for "try again".
     pub fn is_transient(&self) -> bool {

@@ -11,12 +11,9 @@ use serde::de::DeserializeOwned;
 use super::connection::{Answer, Ask, Connection};
 use super::{Effort, Error, Remote};
 use crate::manifest::{Digest, Limits};
-#[cfg(feature = "cli")]
-use crate::protocol::Image;
-use crate::protocol::{self, Admission, Chunk, Job, Missing, Problem, Ticket};
+use crate::protocol::{self, Admission, Chunk, Image, Job, Missing, Problem, Ticket};
 
 /// The most of a list of images that is read: hundreds of jobs with two each are some hundred kilobytes.
-#[cfg(feature = "cli")]
 const LIST_MAX: usize = 64 << 20;
 /// A store that has nothing to send but words sends few.
 const WORDS_MAX: usize = 64 << 10;
@@ -100,7 +97,6 @@ impl<'a> Requests<'a> {
     }
 
     /// The images of a job, newest first, or all of the caller's.
-    #[cfg(feature = "cli")]
     pub(crate) fn images(&mut self, job: Option<&Job>) -> Result<Vec<Image>, Error> {
         let path = match job {
             Some(job) => format!("/v1/jobs/{}/images", encoded(job)),

@@ -138,6 +138,16 @@ impl<'a> Opener<'a> {
         Ok(&self.raw)
     }
 
+    /// The bytes last opened, without a copy.
+    pub(super) fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.raw)
+    }
+
+    /// A buffer for the next.
+    pub(super) fn give(&mut self, buffer: Vec<u8>) {
+        self.raw = buffer;
+    }
+
     /// What lies between the contents is what follows from the manifest, so that `tar` and we see the same archive.
     fn check_heads(&mut self, pieces: &[Piece]) -> Result<(), ArchiveError> {
         let entries = &self.archive.manifest.contents.entries;

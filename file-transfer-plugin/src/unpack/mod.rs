@@ -11,7 +11,7 @@ mod hand;
 mod stored;
 mod tree;
 
-pub use stored::Stored;
+pub use stored::{Stored, Take};
 
 use std::fs::File;
 use std::io;

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Write};
+use std::ops::Range;
 use std::sync::{Condvar, Mutex};
 use std::thread;
 
@@ -17,6 +18,20 @@ use crate::workers::{lock, on_threads};
 
 /// A frame with contents of a file: its number, where it lies, what is in it.
 type Part = (usize, u64, Vec<Piece>);
+
+/// Where a file's verified bytes go, one part after the other.
+pub trait Take: Sync {
+    /// Takes this part of a buffer, which it may keep; gives it back, or another one, to go on with.
+    fn take(&self, buffer: Vec<u8>, part: Range<usize>) -> io::Result<Vec<u8>>;
+}
+
+impl Take for File {
+    fn take(&self, buffer: Vec<u8>, part: Range<usize>) -> io::Result<Vec<u8>> {
+        let mut file = self;
+        file.write_all(&buffer[part])?;
+        Ok(buffer)
+    }
+}
 
 /// Files that can be read one by one.
 #[derive(Debug)]
@@ -78,7 +93,7 @@ impl Stored<'_> {
     /// Writes a file, on so many threads. That its reader leaves early is no error.
     ///
     /// What was written before an error was verified; what comes after it is missing.
-    pub fn write(&self, path: &Name, to: &File, threads: usize) -> Result<(), ArchiveError> {
+    pub fn write(&self, path: &Name, to: &impl Take, threads: usize) -> Result<(), ArchiveError> {
         let Some((entry, parts)) = self.files.get(path) else {
             return Ok(());
         };
@@ -105,7 +120,7 @@ impl Stored<'_> {
     fn work(
         &self,
         entry: usize,
-        mut to: &File,
+        to: &impl Take,
         progress: &Mutex<Progress<'_>>,
         turn: &Condvar,
     ) -> Result<(), ArchiveError> {
@@ -122,7 +137,7 @@ impl Stored<'_> {
                 progress.taken += 1;
                 (progress.taken - 1, part)
             };
-            let raw = opener.open(*index, *at, pieces)?;
+            opener.open(*index, *at, pieces)?;
             let mut now = lock(progress);
             while now.written < number && now.error.is_none() && !now.left {
                 now = turn
@@ -134,10 +149,10 @@ impl Stored<'_> {
             }
             // Nobody else writes before our number is passed on.
             drop(now);
-            let written = write_pieces(entry, pieces, raw, &mut to);
+            let written = to.take(opener.take(), part_of(entry, pieces));
             let mut now = lock(progress);
             now.written += 1;
-            match written {
+            match written.map(|buffer| opener.give(buffer)) {
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => now.left = true,
                 other => other.map_err(|source| ArchiveError::Write {
                     path: self.archive.path.clone(),
@@ -162,14 +177,15 @@ impl Drop for Bell<'_, '_> {
     }
 }
 
-fn write_pieces(entry: usize, pieces: &[Piece], raw: &[u8], to: &mut &File) -> io::Result<()> {
-    let mut rest = raw;
+/// Where the contents of a file are in a frame: without holes they are in one place.
+fn part_of(entry: usize, pieces: &[Piece]) -> Range<usize> {
+    let mut at = 0;
     for piece in pieces {
-        let (bytes, after) = rest.split_at(piece.len as usize);
-        rest = after;
+        let end = at + piece.len as usize;
         if piece.entry == entry && matches!(piece.what, What::Data(_)) {
-            to.write_all(bytes)?;
+            return at..end;
         }
+        at = end;
     }
-    Ok(())
+    at..at
 }

@@ -6,7 +6,7 @@ mod policy;
 
 use std::path::Path;
 
-use file_transfer_plugin::fingerprint;
+use file_transfer_plugin::{attributes, fingerprint};
 
 pub(crate) use check::{check, read_configuration};
 pub(crate) use container::container;
@@ -103,7 +103,15 @@ endif
 }
 
 /// For an access point: one line in a job is then enough.
-pub(crate) fn access_point() -> String {
+pub(crate) fn access_point(store: Option<&str>) -> String {
+    let store = store.map_or_else(String::new, |url| {
+        format!(
+            "   # Images go to this store, where the slot's criu-starter has criu-transfer beside it,
+   # and otherwise, or when the store is away, to SPOOL.
+   DEFAULT {} \"{url}\"\n",
+            attributes::STORE
+        )
+    });
     format!(
         "\
 # A job with WantCRIU = true in the vanilla or container universe gets all the
@@ -126,7 +134,7 @@ JOB_TRANSFORM_CRIU @=end
    EVALSET TransferCheckpoint ifThenElse(isUndefined(SuccessCheckpointExitCode), \"checkpoint.criu\", TransferCheckpoint)
    DEFAULT SuccessCheckpointExitCode {CHECKPOINT_CODE}
    SET     WantFTOnCheckpoint true
-   # condor_vacate, draining and a pilot's end ask the job at once instead of
+{store}   # condor_vacate, draining and a pilot's end ask the job at once instead of
    # waiting for a retirement that may be longer than the slot's life.
    DEFAULT MaxJobRetirementTime 0
    # The first start needs a slot that can freeze, later ones a slot that can run
@@ -146,15 +154,28 @@ SYSTEM_JOB_MACHINE_ATTRS = $(SYSTEM_JOB_MACHINE_ATTRS) GLIDEIN_Site
 }
 
 /// For a job: everything but its own executable and files.
-pub(crate) fn submit() -> String {
+pub(crate) fn submit(store: Option<&str>) -> String {
+    let program = if store.is_some() {
+        ", criu-transfer"
+    } else {
+        ""
+    };
+    let store = store.map_or_else(String::new, |url| {
+        format!(
+            "# Images go to this store by the criu-transfer beside criu-starter: at the soft
+# kill, and while the job runs on. When the store is away they go to the spool.
++{} = \"{url}\"\n",
+            attributes::STORE
+        )
+    });
     format!(
         "\
 # A job that survives the loss of its slot. Add to your submit file:
 #   executable           = criu-starter
 #   arguments            = run -- ./your-program its arguments
-#   transfer_input_files = your-program, its files
+#   transfer_input_files = your-program, its files{program}
 +WantCRIU = true
-# The image travels to the access point's spool when the slot is lost.
+{store}# The image travels to the access point's spool when the slot is lost.
 should_transfer_files = YES
 when_to_transfer_output = ON_EXIT_OR_EVICT
 # What was printed before stays; criu-starter adds what comes after.

@@ -4,7 +4,10 @@
 //! Place (one directory, gone afterwards)
 //!   └─ the job with all its parts: run ──TERM──> image ──> run elsewhere ──> CRIUAbilities
 //!        └─ failed: the job alone decides HasCRIU, and then each part for itself
+//!             └─ failed: all of it once more with the next older CRIU, where there is one
 //! ```
+//!
+//! `CRIUVersion` is that of the CRIU with which it succeeded, and jobs are frozen with that one.
 //!
 //! `criu-starter` runs it as the starter would. `criu check` cannot decide this:
 //! without privileges it says "Does not look good" where all works.
@@ -78,32 +81,26 @@ fn this_pilot(dir: &Path) -> String {
 }
 
 fn attempt(starter: Option<PathBuf>, dir: &Path, patience: &mut Patience) -> Result<Fingerprint> {
-    let trial = Trial {
-        starter: &beside_us(starter)?,
-        place: &Place::create(dir)?,
-    };
-    let criu = criu_version(&trial, patience)?;
-    let all: Vec<_> = parts::names().collect();
-    patience.allow(TRIAL);
-    let abilities = match trial.freeze_and_thaw(&all, patience) {
-        Ok(abilities) => abilities,
-        Err(error) if error.is::<Stopped>() => return Err(error),
-        Err(_) => {
-            patience.allow(TRIAL);
-            let mut abilities = trial.freeze_and_thaw(&[], patience)?;
-            for name in all {
-                patience.allow(PART);
-                match trial.freeze_and_thaw(&[name], patience) {
-                    Ok(found) => abilities.extend(found),
-                    Err(error) if error.is::<Stopped>() => return Err(error),
-                    // It is no ability of this node's, and nothing worse.
-                    Err(_) => {}
-                }
+    let starter = beside_us(starter)?;
+    let place = Place::create(dir)?;
+    let mut newest_failed = None;
+    for criu in criu_versions(&starter, &place, patience)? {
+        let trial = Trial {
+            starter: &starter,
+            place: &place,
+            criu,
+        };
+        match trial.abilities(patience) {
+            Ok(abilities) => {
+                return host::fingerprint(criu, abilities).context("cannot describe this node");
             }
-            abilities
+            Err(error) if error.is::<Stopped>() => return Err(error),
+            Err(error) => {
+                newest_failed.get_or_insert(error);
+            }
         }
-    };
-    host::fingerprint(criu, abilities).context("cannot describe this node")
+    }
+    Err(newest_failed.context("there is no usable CRIU")?)
 }
 
 fn beside_us(starter: Option<PathBuf>) -> Result<PathBuf> {
@@ -124,9 +121,10 @@ fn beside_us(starter: Option<PathBuf>) -> Result<PathBuf> {
         .with_context(|| format!("cannot find {}", starter.display()))
 }
 
-fn criu_version(trial: &Trial<'_>, patience: &mut Patience) -> Result<Version> {
-    let dir = trial.place.dir("version")?;
-    let ended = Run::start(trial.starter, &dir, &["criu-version"])?
+/// The newest first.
+fn criu_versions(starter: &Path, place: &Place, patience: &mut Patience) -> Result<Vec<Version>> {
+    let dir = place.dir("version")?;
+    let ended = Run::start(starter, &dir, &["criu-version", "--all"])?
         .end(patience)
         .context("CRIU does not tell its version")?;
     if ended.code() != Some(0) {
@@ -137,19 +135,49 @@ fn criu_version(trial: &Trial<'_>, patience: &mut Patience) -> Result<Version> {
                 .unwrap_or_else(|| "there is no usable CRIU".to_owned())
         );
     }
-    let version = ended.printed.trim();
-    version
-        .parse()
-        .with_context(|| format!("CRIU calls its version {version:?}"))
+    let version = |line: &str| {
+        line.parse::<Version>()
+            .with_context(|| format!("CRIU calls its version {line:?}"))
+    };
+    let mut versions = ended
+        .printed
+        .lines()
+        .map(version)
+        .collect::<Result<Vec<_>>>()?;
+    versions.dedup();
+    Ok(versions)
 }
 
 /// What all attempts of a probe have in common.
 struct Trial<'a> {
     starter: &'a Path,
     place: &'a Place,
+    criu: Version,
 }
 
 impl Trial<'_> {
+    /// What a job may have, to be frozen and thawed here.
+    fn abilities(&self, patience: &mut Patience) -> Result<BTreeSet<String>> {
+        let all: Vec<_> = parts::names().collect();
+        patience.allow(TRIAL);
+        match self.freeze_and_thaw(&all, patience) {
+            Ok(abilities) => return Ok(abilities),
+            Err(error) if error.is::<Stopped>() => return Err(error),
+            Err(_) => patience.allow(TRIAL),
+        }
+        let mut abilities = self.freeze_and_thaw(&[], patience)?;
+        for name in all {
+            patience.allow(PART);
+            match self.freeze_and_thaw(&[name], patience) {
+                Ok(found) => abilities.extend(found),
+                Err(error) if error.is::<Stopped>() => return Err(error),
+                // It is no ability of this node's, and nothing worse.
+                Err(_) => {}
+            }
+        }
+        Ok(abilities)
+    }
+
     /// The specimen's whole life, with these parts; those that it kept.
     fn freeze_and_thaw(
         &self,
@@ -163,7 +191,9 @@ impl Trial<'_> {
 
         let outer_time = parts::time_namespace().unwrap_or_default();
         let parts = wanted.join(",");
-        let job = ["run", "--", "./specimen", specimen::SUBCOMMAND, "--"];
+        let criu = self.criu.to_string();
+        let run = ["run", "--criu", &criu, "--"];
+        let job = [&run[..], &["./specimen", specimen::SUBCOMMAND, "--"]].concat();
         let first = [&job[..], &[&parts, &outer_time]].concat();
         let mut run = Run::start(self.starter, &here, &first)?;
         run.until_printed(specimen::READY, patience)?;

@@ -22,6 +22,7 @@ use std::thread::{self, JoinHandle};
 use anyhow::{Context, Result, anyhow};
 use file_transfer_plugin::monitor::{Monitor, Progress};
 use file_transfer_plugin::pack::{PackError, Stream};
+use file_transfer_plugin::rig;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -106,6 +107,7 @@ fn take_large(
     monitor: &GivenUp,
 ) -> Result<Stream, PackError> {
     for (name, pipe) in arrivals {
+        rig::stop("dumping");
         archive.file(&name, File::from(pipe), monitor)?;
     }
     Ok(archive)

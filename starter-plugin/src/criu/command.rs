@@ -5,6 +5,7 @@
 //! which the job itself never gets. The command line and not the RPC: `-S`,
 //! streaming and action scripts exist only there.
 
+use std::cmp::Reverse;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -27,7 +28,8 @@ use crate::sys;
 
 /// A deleted file that the job still has open travels inside the image up to
 /// this size; CRIU's own limit is 1 MiB, which refuses ordinary scratch files.
-const GHOST_LIMIT: &str = "512M";
+/// They go into the archive as memory does, and nobody limits files with names.
+const GHOST_LIMIT: &str = "1024G";
 
 /// The first that restores without privileges where kernels are recent.
 const OLDEST: (u32, u32, u32) = (4, 1, 0);
@@ -129,28 +131,39 @@ impl ImageDir {
 }
 
 impl Criu {
-    /// The newest CRIU of those beside this program and on the node; among equals the first.
-    pub(crate) fn find(beside: &Path) -> Result<Criu, CriuError> {
+    /// Those beside this program and on the node that are new enough: the newest first, among equals the one found
+    /// first.
+    pub(crate) fn all(beside: &Path) -> Result<Vec<Criu>, CriuError> {
         let places = places(beside);
-        let newest = places
+        let opened = places
             .iter()
-            .rev()
-            .filter_map(|(dir, layout)| Criu::open(dir, *layout))
-            .max_by_key(|criu| number(&criu.version));
-        match newest {
-            None => {
-                let looked: Vec<_> = places
-                    .iter()
-                    .map(|(dir, _)| dir.display().to_string())
-                    .collect();
-                let looked = looked.join(", ");
-                Err(CriuError::Missing { looked })
-            }
-            Some(criu) if number(&criu.version) < OLDEST => Err(CriuError::TooOld {
-                version: criu.version,
-            }),
-            Some(criu) => Ok(criu),
+            .filter_map(|(dir, layout)| Criu::open(dir, *layout));
+        let mut all: Vec<Criu> = opened.collect();
+        all.sort_by_key(|criu| Reverse(number(&criu.version)));
+        let Some(newest) = all.first() else {
+            let looked = places.iter().map(|(dir, _)| dir.display().to_string());
+            let looked = looked.collect::<Vec<_>>().join(", ");
+            return Err(CriuError::Missing { looked });
+        };
+        if number(&newest.version) < OLDEST {
+            let version = newest.version.clone();
+            return Err(CriuError::TooOld { version });
         }
+        all.retain(|criu| number(&criu.version) >= OLDEST);
+        Ok(all)
+    }
+
+    /// The newest, unless another was seen to work here.
+    pub(crate) fn find(beside: &Path, proven: Option<&str>) -> Result<Criu, CriuError> {
+        let mut all = Criu::all(beside)?;
+        let proven = |criu: &Criu| proven.is_some_and(|version| criu.is(version));
+        let index = all.iter().position(proven).unwrap_or(0);
+        Ok(all.swap_remove(index))
+    }
+
+    /// Whether it calls itself so.
+    pub(crate) fn is(&self, version: &str) -> bool {
+        number(&self.version) == number(version)
     }
 
     fn open(dir: &Path, layout: Layout) -> Option<Criu> {
@@ -216,7 +229,13 @@ impl Criu {
 
     /// Starts a dump of the tree under `pid`, which hands its images out ([`super::Capture`]) and asks at its end
     /// whether all is saved ([`super::Hook`]).
-    pub(crate) fn dump(&self, pid: i32, then: Then, images: &ImageDir) -> io::Result<Child> {
+    pub(crate) fn dump(
+        &self,
+        pid: i32,
+        then: Then,
+        images: &ImageDir,
+        as_root: bool,
+    ) -> io::Result<Child> {
         let pid = pid.to_string();
         let mut options = [
             ["-t", &pid],
@@ -230,26 +249,38 @@ impl Criu {
         if then == Then::RunOn {
             options.push("--leave-running");
         }
-        self.start("dump", images, &options)
+        self.start("dump", images, as_root, &options)
     }
 
     /// Starts a restore, whose root process becomes a child of this process. The images are in their directory, or
     /// somebody serves them there ([`super::Serve`]).
-    pub(crate) fn restore(&self, images: &ImageDir, served: bool) -> io::Result<Child> {
+    pub(crate) fn restore(
+        &self,
+        images: &ImageDir,
+        served: bool,
+        as_root: bool,
+    ) -> io::Result<Child> {
         let mut options = [["-o", RESTORE_LOG], ["--pidfile", PID_FILE], ["-d", "-S"]].concat();
         if served {
             options.push("--stream");
         }
-        self.start("restore", images, &options)
+        self.start("restore", images, as_root, &options)
     }
 
-    fn start(&self, action: &str, images: &ImageDir, options: &[&str]) -> io::Result<Child> {
+    fn start(
+        &self,
+        action: &str,
+        images: &ImageDir,
+        as_root: bool,
+        options: &[&str],
+    ) -> io::Result<Child> {
         // A copy that survives exec, in the child alone.
         let dir = images.0.try_clone()?;
         let mut command = self.command()?;
         command
             .arg(action)
-            .args(["--unprivileged", "-v4", "--file-locks", "--link-remap"])
+            .args((!as_root).then_some("--unprivileged"))
+            .args(["-v4", "--file-locks", "--link-remap"])
             .args(["--tcp-close", "--manage-cgroups=ignore", "--force-irmap"])
             // `/` is 0755 on one distribution and 0555 on another.
             .arg("--skip-file-rwx-check")

@@ -18,6 +18,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::ExitCode;
 
+use file_transfer_plugin::rig;
+
 use super::ImageDir;
 
 /// Pid 1 is this program, wherever it lies and whatever is mounted over that.
@@ -94,6 +96,10 @@ pub(crate) fn called_by_criu() -> Option<ExitCode> {
                 ExitCode::FAILURE
             }
         },
+        Some("pre-dump") => {
+            rig::stop("freezing");
+            ExitCode::SUCCESS
+        }
         _ => ExitCode::SUCCESS,
     })
 }

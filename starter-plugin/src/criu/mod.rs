@@ -9,6 +9,7 @@ mod images;
 mod injected;
 mod registers;
 mod serve;
+mod spliced;
 mod stats;
 mod streamer;
 mod wire;

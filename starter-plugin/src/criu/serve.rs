@@ -14,11 +14,13 @@ use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result, anyhow};
 use file_transfer_plugin::manifest::Name;
+use file_transfer_plugin::rig;
 use file_transfer_plugin::unpack::{Archive, ArchiveError, Stored};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::ImageDir;
+use super::spliced::Spliced;
 use super::streamer::{self, Line, SERVE, is_large};
 
 /// What every pipe takes at once.
@@ -122,13 +124,14 @@ fn next(orders: &Mutex<Receiver<Order>>) -> Option<Order> {
 }
 
 fn write(stored: &Stored<'_>, images: &ImageDir, name: &str, pipe: OwnedFd) -> Result<()> {
+    rig::stop("restoring");
     streamer::widen(&pipe);
-    let mut pipe = File::from(pipe);
     let path = in_archive(name);
     if stored.has(&path) {
         // Closed whichever way it ends: CRIU then sees that the image is short, and fails.
-        return Ok(stored.write(&path, &pipe, THREADS)?);
+        return Ok(stored.write(&path, &Spliced::into(pipe), THREADS)?);
     }
+    let mut pipe = File::from(pipe);
     let copied = File::open(images.file(name)).and_then(|mut file| io::copy(&mut file, &mut pipe));
     match copied {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {

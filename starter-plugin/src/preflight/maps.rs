@@ -13,22 +13,25 @@ const DELETED: &str = " (deleted)";
 /// Shown as deleted files, and memory that CRIU dumps as such.
 const MEMORY: [&str; 3] = ["/dev/zero", "/[aio]", "/anon_hugepage"];
 
-pub(super) fn find(process: &Process) -> Vec<Reason> {
+pub(super) fn find(process: &Process, as_root: bool) -> Vec<Reason> {
     let Ok(maps) = File::open(process.dir.join("maps")) else {
         return Vec::new();
     };
     let has_name = |path: &Path, inode| {
-        path.exists()
+        // Root's CRIU opens what has none.
+        as_root
+            || path.exists()
             || mapped::other_name(path, inode).is_some()
             // One that has none may get one before the freeze.
             || process.dir.parent().is_some_and(|proc| nameless::adopts(proc, inode))
     };
-    of_maps(BufReader::new(maps), process, has_name)
+    of_maps(BufReader::new(maps), process, as_root, has_name)
 }
 
 fn of_maps(
     maps: impl BufRead,
     process: &Process,
+    as_root: bool,
     has_name: impl Fn(&Path, u64) -> bool,
 ) -> Vec<Reason> {
     let (pid, name) = (process.pid, &process.name);
@@ -46,7 +49,8 @@ fn of_maps(
             continue;
         }
         let bare = path.strip_suffix(DELETED).unwrap_or(path);
-        if let Some(memfd) = bare.strip_prefix("/memfd:") {
+        if as_root && (bare.starts_with("/memfd:") || bare.starts_with("/SYSV")) {
+        } else if let Some(memfd) = bare.strip_prefix("/memfd:") {
             reasons.push(Reason::stop(
                 pid,
                 format!(
@@ -101,7 +105,7 @@ mod tests {
             dir: "/proc/4".into(),
             name: "sim".into(),
         };
-        of_maps(maps.as_bytes(), &process, |path, _| {
+        of_maps(maps.as_bytes(), &process, false, |path, _| {
             path == Path::new("/dev/shm/sem.named (deleted)")
         })
     }

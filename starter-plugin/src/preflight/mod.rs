@@ -67,13 +67,20 @@ pub(crate) struct Job<'a> {
     pub(crate) root: Pid,
     /// Directories that travel with the job.
     pub(crate) own: Vec<PathBuf>,
+    /// It is root's, and CRIU has what it lacks without privileges.
+    pub(crate) as_root: bool,
 }
 
 impl<'a> Job<'a> {
     /// A job of ours, seen from its pid 1.
-    pub(crate) fn inside(proc: &'a Path, root: Pid) -> Job<'a> {
+    pub(crate) fn inside(proc: &'a Path, root: Pid, as_root: bool) -> Job<'a> {
         let own = [SANDBOX, "/dev/shm", "/tmp"].map(PathBuf::from).into();
-        Job { proc, root, own }
+        Job {
+            proc,
+            root,
+            own,
+            as_root,
+        }
     }
 }
 
@@ -98,9 +105,9 @@ impl Process {
 }
 
 /// Why the tree under `job` must not be dumped, if there is a reason.
-pub(crate) fn blocker(proc: &Path, job: Pid) -> Option<String> {
-    let all = blockers(&Job::inside(proc, job));
-    all.into_iter()
+pub(crate) fn blocker(job: &Job<'_>) -> Option<String> {
+    blockers(job)
+        .into_iter()
         .find(|reason| reason.stops)
         .map(|reason| reason.text)
 }
@@ -113,6 +120,7 @@ pub(crate) fn blockers(job: &Job<'_>) -> Vec<Reason> {
         .flatten()
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
         .filter(|pid| *pid != 1);
+    // Of a job of root's they are in a namespace that this does not show.
     let mut reasons = system_v::find(&job.proc.join("sysvipc"));
     reasons.extend(of_processes(job, pids));
     reasons
@@ -133,8 +141,8 @@ fn of_processes(job: &Job<'_>, pids: impl Iterator<Item = i32>) -> Vec<Reason> {
     // A process that is gone by now blocks nothing, and its files read as empty.
     pids.map(|pid| Process::of(job.proc, pid))
         .flat_map(|process| {
-            let mut reasons = maps::find(&process);
-            reasons.extend(status::find(&process, job.root));
+            let mut reasons = maps::find(&process, job.as_root);
+            reasons.extend(status::find(&process, job.root, job.as_root));
             reasons.extend(descriptors::find(&process, &job.own));
             reasons.extend(namespaces::find(&process, job));
             reasons
@@ -196,6 +204,7 @@ mod tests {
             proc: Path::new("/proc"),
             root: Pid::this(),
             own: vec!["/".into()],
+            as_root: false,
         };
         let dir = Path::new("/proc/self");
         let listed = children(dir).contains(&i32::try_from(child.id()).unwrap());

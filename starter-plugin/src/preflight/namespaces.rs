@@ -58,7 +58,7 @@ mod tests {
         process(2, "user:[7]");
         process(3, "user:[7]");
         process(4, "user:[8]");
-        let job = Job::inside(dir.path(), Pid::from_raw(2));
+        let job = Job::inside(dir.path(), Pid::from_raw(2), false);
         let of = |pid| find(&Process::of(dir.path(), pid), &job);
         assert_eq!(of(3), None);
         assert_eq!(of(5), None);

@@ -10,17 +10,17 @@ use super::{Process, Reason};
 /// A `status` file is some fifty short lines.
 const LIMIT: u64 = 64 << 10;
 
-pub(super) fn find(process: &Process, job: Pid) -> Vec<Reason> {
+pub(super) fn find(process: &Process, job: Pid, as_root: bool) -> Vec<Reason> {
     let mut status = String::new();
     let read = File::open(process.dir.join("status"))
         .and_then(|file| file.take(LIMIT).read_to_string(&mut status));
     match read {
-        Ok(_) => of_status(&status, process.pid, job),
+        Ok(_) => of_status(&status, process.pid, job, as_root),
         Err(_) => Vec::new(),
     }
 }
 
-fn of_status(status: &str, pid: i32, job: Pid) -> Vec<Reason> {
+fn of_status(status: &str, pid: i32, job: Pid, as_root: bool) -> Vec<Reason> {
     let field = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name))?;
         line.strip_prefix(':').map(str::trim)
@@ -48,7 +48,7 @@ fn of_status(status: &str, pid: i32, job: Pid) -> Vec<Reason> {
             ),
         ));
     }
-    if field("Seccomp").is_some_and(|mode| mode != "0") {
+    if !as_root && field("Seccomp").is_some_and(|mode| mode != "0") {
         reasons.push(Reason::doubt(
             pid,
             format!(
@@ -76,14 +76,14 @@ mod tests {
 
     #[test]
     fn an_ordinary_process_is_none() {
-        assert_eq!(of_status(&status(1, 0, 'S', 0), 2, JOB), []);
-        assert_eq!(of_status(&status(2, 0, 'S', 0), 5, JOB), []);
-        assert_eq!(of_status(&status(1, 0, 'Z', 0), 5, JOB), []);
+        assert_eq!(of_status(&status(1, 0, 'S', 0), 2, JOB, false), []);
+        assert_eq!(of_status(&status(2, 0, 'S', 0), 5, JOB, false), []);
+        assert_eq!(of_status(&status(1, 0, 'Z', 0), 5, JOB, false), []);
     }
 
     #[test]
     fn every_reason_is_named() {
-        let reasons = of_status(&status(1, 4, 't', 2), 5, JOB);
+        let reasons = of_status(&status(1, 4, 't', 2), 5, JOB, false);
         let texts: Vec<_> = reasons.iter().map(|reason| &reason.text).collect();
         assert_eq!(texts.len(), 3);
         assert!(texts[0].contains("process 5 (sim) is traced by a debugger, process 4"));

@@ -1,14 +1,16 @@
 //! What the measurements have in common: processes full of memory, and figures taken in pairs.
 
+mod subjects;
+
+pub use subjects::{Bare, Ours, STARTER};
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use anyhow::{Result, bail, ensure};
 
 use crate::host::Host;
 use crate::users::User;
@@ -18,6 +20,12 @@ use crate::wait;
 pub const KINDS: [&str; 5] = ["noise", "half", "sines", "particles", "objects"];
 
 const PROGRAM: (&str, &str) = ("memory.py", include_str!("memory.py"));
+
+/// Both ends of a connection, and what takes a stream of images.
+pub const SCRIPTS: [(&str, &str); 2] = [
+    ("link.py", include_str!("link.py")),
+    ("stream.py", include_str!("stream.py")),
+];
 
 /// To fill a gigabyte with python's objects on a busy machine.
 const FILLING: Duration = Duration::from_secs(600);
@@ -71,9 +79,20 @@ impl<'h> Job<'h> {
         self.host.path(format!("{}/{name}", self.dir))
     }
 
-    /// How far it has counted; `beats` is the directory in which it does.
+    /// How far it has counted; `beats` is the directory in which it does. Empty while there is no such file, or a file whose
+    /// contents are still to come out of an image.
     pub fn beat(&self, beats: &str) -> String {
-        fs::read_to_string(self.path(beats).join("beat")).unwrap_or_default()
+        let beat = fs::read_to_string(self.path(beats).join("beat")).unwrap_or_default();
+        let counted = beat.len() == 12 && beat.bytes().all(|byte| byte.is_ascii_digit());
+        if counted { beat } else { String::new() }
+    }
+
+    /// Has it overwrite one part in twenty of its memory, the `first` ones or `scattered`.
+    pub fn change(&self, which: &str) -> Result<()> {
+        let path = self.path(".criu/srv/change");
+        fs::write(self.path(".criu/srv/change.new"), which)?;
+        fs::rename(self.path(".criu/srv/change.new"), &path)?;
+        wait::until("the change", THAWING, || Ok((!path.exists()).then_some(())))
     }
 
     /// Waits, closely, until it has counted on from `before`, or until `by` has failed.
@@ -99,9 +118,12 @@ impl<'h> Job<'h> {
         }
     }
 
-    /// The same after a restore.
-    pub fn wait_thawed(&self, beats: &str, before: &str, by: &mut Child) -> Result<()> {
-        self.wait_beat(beats, before, THAWING, by)
+    /// Waits until it counts after a restore: three steps, as a file that is being unpacked may seem to take one.
+    pub fn wait_thawed(&self, beats: &str, by: &mut Child) -> Result<()> {
+        for _ in 0..3 {
+            self.wait_beat(beats, &self.beat(beats), THAWING, by)?;
+        }
+        Ok(())
     }
 }
 
@@ -114,13 +136,13 @@ pub fn timed(command: &mut Command) -> Result<f64> {
     Ok(seconds)
 }
 
-/// The processes that are called `name` below a child of ours, with those further below them by the same name.
-pub fn processes_below(child: &Child, name: &str) -> Vec<i32> {
+/// The processes below one of ours that have one of these names.
+pub fn processes_below(root: u32, names: &[&str]) -> Vec<i32> {
     let mut found = Vec::new();
-    let mut left = vec![child.id() as i32];
+    let mut left = vec![root as i32];
     while let Some(pid) = left.pop() {
         let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        if comm.trim() == name {
+        if names.contains(&comm.trim()) {
             found.push(pid);
         }
         let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
@@ -133,25 +155,52 @@ pub fn processes_below(child: &Child, name: &str) -> Vec<i32> {
     found
 }
 
-/// The largest memory that processes have had so far, in all, in MB; looked at until the child has ended.
+/// What processes take from the first look on.
 #[derive(Debug, Default)]
-pub struct Peak(BTreeMap<i32, u64>);
+pub struct Usage(BTreeMap<i32, Seen>);
 
-impl Peak {
-    /// Looks at them once.
+#[derive(Debug, Default)]
+struct Seen {
+    /// The largest memory that it has had, in KB.
+    memory: u64,
+    /// Hundredths of a second of CPU, when it was seen first and last.
+    cpu: Option<(u64, u64)>,
+}
+
+impl Usage {
+    /// Looks at them once; one that is gone counts as it was seen last.
     pub fn look(&mut self, pids: &[i32]) {
         for pid in pids {
-            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            let read =
+                |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+            let status = read("status");
             let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-            let kilobytes = line.and_then(|line| line.trim().split(' ').next()?.parse().ok());
-            let most = self.0.entry(*pid).or_default();
-            *most = (*most).max(kilobytes.unwrap_or(0));
+            let memory = line.and_then(|line| line.trim().split(' ').next()?.parse().ok());
+            let seen = self.0.entry(*pid).or_default();
+            seen.memory = seen.memory.max(memory.unwrap_or(0));
+            let stat = read("stat");
+            let Some((_, after)) = stat.rsplit_once(')') else {
+                continue;
+            };
+            // utime and stime.
+            let numbers = after.split_whitespace().skip(11).take(2);
+            let ticks = numbers
+                .filter_map(|number| number.parse::<u64>().ok())
+                .sum();
+            let first = seen.cpu.map_or(ticks, |(first, _)| first);
+            seen.cpu = Some((first, ticks));
         }
     }
 
-    /// In MB.
+    /// Memory in MB.
     pub fn megabytes(&self) -> u64 {
-        self.0.values().sum::<u64>() / 1024
+        self.0.values().map(|seen| seen.memory).sum::<u64>() / 1024
+    }
+
+    /// CPU in seconds.
+    pub fn cpu(&self) -> f64 {
+        let ticks = self.0.values().filter_map(|seen| seen.cpu);
+        ticks.map(|(first, last)| last - first).sum::<u64>() as f64 / 100.0
     }
 }
 
@@ -164,14 +213,6 @@ pub fn wait_end(child: &mut Child, mut meanwhile: impl FnMut()) -> Result<Option
         meanwhile();
         std::thread::sleep(Duration::from_millis(2));
     }
-}
-
-/// Kills a process that is no child of ours, and waits until it is gone.
-pub fn end(pid: i32) -> Result<()> {
-    kill(Pid::from_raw(pid), Signal::SIGKILL).context("kill the job")?;
-    wait::until("the job's end", Duration::from_secs(60), || {
-        Ok((!PathBuf::from(format!("/proc/{pid}/stat")).exists()).then_some(()))
-    })
 }
 
 /// The middle of values and how far half of them are around it.

@@ -15,7 +15,7 @@ const HEAD: &str = "\
 Each was started by `criu-starter run` as an ordinary user with no capability at all, frozen by TERM into `checkpoint.criu`,
 thawed in new namespaces from that file alone with its directory at another real path, and looked at to its end: its own state,
 each line of its output once, its exit status. A program that is *refused* is not frozen: it runs on unharmed, and the log has a
-sentence with the words quoted here.
+sentence with the words quoted here. The programs under *root* were run by root, with `criu-starter run --as-root`.
 
     PROGRAMS_MD=write cargo test -p tests --test main programs::markdown   # makes this file
     cargo test -p tests --test main programs                               # tries every row

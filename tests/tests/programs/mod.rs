@@ -61,7 +61,7 @@ macro_rules! families {
 }
 
 families!(
-    files, processes, events, sockets, memory, languages, runtimes
+    files, processes, events, sockets, memory, root, languages, runtimes
 );
 
 /// Freezes and thaws every program of a family, and names all that went otherwise.
@@ -84,6 +84,7 @@ fn family(version: HtCondor, family: &str) {
                     let next = queue.lock().expect("no row panics").pop_front();
                     let Some(row) = next else { break };
                     let outcome = row.outcomes[usize::from(version == HtCondor::V25)];
+                    let stop = if row.as_root { stop.as_root() } else { stop };
                     if let Err(error) = run::check(row, outcome, &[stop; 2], SERVER) {
                         let text = format!("{}: {error:#}", row.name());
                         failures.lock().expect("no row panics").push(text);

@@ -17,7 +17,7 @@ use tests::wait;
 use super::table::{Ends, Outcome, Row, Start};
 
 /// Far above what any step of a row takes on two busy cores.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(180);
 
 /// Where our programs are on the host.
 pub(super) const BIN: &str = "/usr/local/bin";
@@ -198,6 +198,15 @@ impl<'a> Stop<'a> {
             user: User::Pilot,
             bin: BIN,
             options: &[],
+        }
+    }
+
+    /// By root, as root.
+    pub(super) fn as_root(self) -> Self {
+        Self {
+            user: User::Root,
+            options: &["--as-root"],
+            ..self
         }
     }
 }

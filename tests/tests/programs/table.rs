@@ -41,11 +41,18 @@ pub(super) struct Row {
     pub(super) ends: Ends,
     /// On CRIU 4.1.1 and on 4.2.1.
     pub(super) outcomes: [Outcome; 2],
+    /// Root runs it as root.
+    pub(super) as_root: bool,
 }
 
 impl Row {
     const fn ends(mut self, ends: Ends) -> Row {
         self.ends = ends;
+        self
+    }
+
+    const fn as_root(mut self) -> Row {
+        self.as_root = true;
         self
     }
 
@@ -75,6 +82,7 @@ const fn specimen(family: &'static str, name: &'static str, what: &'static str) 
         what,
         ends: Code(7),
         outcomes: [GoesOn, GoesOn],
+        as_root: false,
     }
 }
 
@@ -104,7 +112,7 @@ pub(super) const TABLE: &[Row] = &[
     specimen("files", "counter", "counter that appends to an open file"),
     specimen("files", "positions", "shared and separate file positions, a hole of 1 GB"),
     specimen("files", "ghost", "deleted but open file, 64 kB"),
-    specimen("files", "big-ghost", "deleted but open file, 64 MB"),
+    specimen("files", "big-ghost", "deleted but open file, 600 MB"),
     specimen("files", "linked-ghost", "open file whose one of two names was deleted"),
     specimen("files", "tmpfile", "O_TMPFILE"),
     specimen("files", "flock", "flock"),
@@ -169,6 +177,11 @@ pub(super) const TABLE: &[Row] = &[
     script("memory", "python3", "system-v-shm.py", "System V shared memory").refused("System V"),
     script("memory", "python3", "message-queue.py", "POSIX message queue").refused("outside its sandbox's mounts"),
     script("memory", "python3", "system-v-sem.py", "System V semaphores").refused("System V"),
+
+    script("root", "python3", "memfd.py", "memfd, mapped").as_root(),
+    script("root", "python3", "system-v-shm.py", "System V shared memory").as_root(),
+    script("root", "python3", "system-v-sem.py", "System V semaphores").as_root(),
+    script("root", "python3", "seccomp.py", "seccomp filter of its own").as_root(),
 
     script("languages", "python3", "python-threads.py", "python with threads and queues"),
     script("languages", "python3", "python-queue.py", "python multiprocessing, queues"),
