@@ -66,8 +66,8 @@ pub const JOB_DIGEST: &str = "ChirpCRIUDigest";
 pub const JOB_DIGEST_BEFORE: &str = "ChirpCRIUDigestBefore";
 /// How the newest went home: `spool` or `store`.
 pub const JOB_LANE: &str = "ChirpCRIULane";
-/// Slots in a row that could not get at the store.
-pub const JOB_STORE_MISSED: &str = "ChirpCRIUStoreMissed";
+/// How often the job had been started when it was taken.
+pub const JOB_STARTS: &str = "ChirpCRIUStarts";
 /// Seconds for which images kept the job from running on its present slot.
 pub const JOB_FROZEN_SECONDS: &str = "ChirpCRIUFrozenSeconds";
 /// What would prevent an image if one were taken now.
@@ -76,5 +76,5 @@ pub const JOB_BLOCKERS: &str = "ChirpCRIUBlockers";
 pub const JOB_DUMP_SECONDS: &str = "ChirpCRIUDumpSeconds";
 /// How long it took to pack.
 pub const JOB_PACK_SECONDS: &str = "ChirpCRIUPackSeconds";
-/// Why the last attempt to freeze or to thaw failed; undefined after one that worked.
+/// Why the last attempt to freeze or to thaw failed, or did not use the store; undefined after one that worked.
 pub const JOB_REASON: &str = "ChirpCRIUReason";

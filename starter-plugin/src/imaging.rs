@@ -23,6 +23,7 @@ use crate::job::Job;
 use crate::plan::{self, Cost, Last, Rung};
 use crate::running::{End, Running, announce};
 use crate::sandbox::Sandbox;
+use crate::shipping::Sent;
 use crate::store::Lane;
 use crate::{budget, measure, outputs, vacate};
 
@@ -164,8 +165,8 @@ impl Running {
             && let Some(last) = self.last.take()
         {
             self.init.end();
-            let lane = self.send(sandbox, &last, left());
-            announce(|chirp| last.announce(chirp, lane, &self.notes.digests));
+            self.send(sandbox, &last, left())
+                .announce(&last, &self.notes.digests);
             outputs::leave_image(job, sandbox)?;
             sandbox.remove()?;
             return Ok(Left::Frozen);
@@ -181,11 +182,11 @@ impl Running {
         match taken {
             Ok(taken) => {
                 let packed = &taken.packed;
-                let lane = match plan.rung {
-                    Rung::Spool => Lane::Spool,
+                let sent = match plan.rung {
+                    Rung::Spool => Sent::by_spool(),
                     _ => self.send(sandbox, packed, left()),
                 };
-                announce(|chirp| packed.announce(chirp, lane, &self.notes.digests));
+                sent.announce(packed, &self.notes.digests);
                 outputs::leave_image(job, sandbox)?;
                 sandbox.remove()?;
                 rig::stop("packed");

@@ -209,9 +209,10 @@ impl Job {
         self.count(attributes::JOB_GENERATION)
     }
 
-    /// Slots in a row that could not get at the store.
-    pub(crate) fn store_missed(&self) -> u64 {
-        self.count(attributes::JOB_STORE_MISSED)
+    /// Which start this is after that of the newest image.
+    pub(crate) fn starts_since_image(&self) -> u64 {
+        let taken = self.count(attributes::JOB_STARTS);
+        u64::from(self.starts()).saturating_sub(taken)
     }
 
     fn count(&self, name: &str) -> u64 {

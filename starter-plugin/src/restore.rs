@@ -48,8 +48,6 @@ pub(crate) enum Choice {
     Thaw(Box<Image>),
     /// Elsewhere: this slot cannot, and the sentence says why.
     NotHere(String),
-    /// Elsewhere or later: the store is away, and has an image that is worth waiting for.
-    StoreAway(String),
     /// Not at all: the slot is wanted back.
     Vacated,
 }
@@ -176,7 +174,7 @@ impl<'a> Ladder<'a> {
                     Asked::Got(path) => (path, Some(job.generation())),
                     Asked::Vacated => return Ok(Choice::Vacated),
                     Asked::Not(why) if may_wait_for_store(job) => {
-                        return Ok(Choice::StoreAway(why.to_string()));
+                        return Ok(Choice::NotHere(why.to_string()));
                     }
                     Asked::Not(why) => {
                         tracing::warn!("not from the store: {why}");
@@ -262,7 +260,7 @@ fn may_give_back(job: &Job, manifest: &Manifest) -> bool {
 
 /// Whether a later slot is to get the image of a store that is away: the same patience as with one that cannot restore.
 pub(crate) fn may_wait_for_store(job: &Job) -> bool {
-    job.is_htcondor() && job.store_missed() < u64::from(ATTEMPTS)
+    job.is_htcondor() && job.starts_since_image() <= u64::from(ATTEMPTS)
 }
 
 /// Of a store an image that is `newer_than` the last that was announced is believed, too.
@@ -482,7 +480,7 @@ mod tests {
                     assert_eq!(older.manifest.head.generation, 1);
                     assert_eq!(number(&sandbox), "1");
                 }
-                Choice::Fresh | Choice::StoreAway(_) | Choice::Vacated => {
+                Choice::Fresh | Choice::Vacated => {
                     panic!("the older image was passed over")
                 }
             }
@@ -549,9 +547,12 @@ mod tests {
     #[test]
     fn a_store_that_is_away_is_waited_for_three_times() {
         let scratch = Scratch::new();
-        let waits = |ad| may_wait_for_store(&scratch.job(Some(ad)));
-        assert!(waits("A = 1") && waits("ChirpCRIUStoreMissed = 2"));
-        assert!(!waits("ChirpCRIUStoreMissed = 3"));
+        let waits = |ad: &str| may_wait_for_store(&scratch.job(Some(ad)));
+        assert!(waits("NumJobStarts = 3"));
+        assert!(!waits("NumJobStarts = 4"));
+        let of_second = |starts| format!("ChirpCRIUStarts = 2\nNumJobStarts = {starts}");
+        assert!(waits(&of_second(5)));
+        assert!(!waits(&of_second(6)));
     }
 
     #[test]

@@ -217,9 +217,6 @@ impl Running {
         if let Some(digest) = &ladder.at_home {
             self.notes.at_home(digest);
         }
-        if job.store_missed() > 0 {
-            announce(|chirp| chirp.set(attributes::JOB_STORE_MISSED, "undefined"));
-        }
     }
 
     /// What is known of images here: from a start just before this one, or from the image itself.

@@ -20,6 +20,31 @@ pub(crate) struct Push {
     begun: Instant,
 }
 
+/// Which way an image goes home, and why not the other.
+pub(crate) struct Sent {
+    lane: Lane,
+    not_by_store: Option<NotDone>,
+}
+
+impl Sent {
+    pub(crate) fn by_spool() -> Self {
+        Self {
+            lane: Lane::Spool,
+            not_by_store: None,
+        }
+    }
+
+    /// Tells the access point.
+    pub(crate) fn announce(&self, packed: &Packed, before: &[String]) {
+        announce(|chirp| {
+            packed.announce(chirp, self.lane, before)?;
+            self.not_by_store.as_ref().map_or(Ok(()), |why| {
+                vacate::announce_failure(chirp, &format!("the image went by spool: {why}"))
+            })
+        });
+    }
+}
+
 impl Running {
     /// Begins to send the image that was just taken; an older one that is still on its way is of no use any more.
     pub(crate) fn begin_push(&mut self, sandbox: &Sandbox, packed: &Packed) {
@@ -68,9 +93,9 @@ impl Running {
         sandbox: &Sandbox,
         packed: &Packed,
         left: Option<Duration>,
-    ) -> Lane {
+    ) -> Sent {
         let Some(store) = &self.store else {
-            return Lane::Spool;
+            return Sent::by_spool();
         };
         let begun = Instant::now();
         let left = left.map_or(f64::INFINITY, |left| left.as_secs_f64());
@@ -83,11 +108,17 @@ impl Running {
         match sent {
             Ok(_) => {
                 self.is_stored(sandbox, packed, begun.elapsed().as_secs_f64());
-                Lane::Store
+                Sent {
+                    lane: Lane::Store,
+                    not_by_store: None,
+                }
             }
             Err(why) => {
                 tracing::warn!("the image goes by spool: {why}");
-                Lane::Spool
+                Sent {
+                    not_by_store: Some(why),
+                    ..Sent::by_spool()
+                }
             }
         }
     }

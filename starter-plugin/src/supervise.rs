@@ -104,7 +104,6 @@ impl Slot<'_> {
             let image = match choice {
                 Choice::Fresh => return self.begin(in_place, &ladder, signals),
                 Choice::NotHere(reason) => return self.not_here(&reason),
-                Choice::StoreAway(reason) => return self.store_away(&reason),
                 Choice::Vacated => return self.vacated(),
                 Choice::Thaw(image) => image,
             };
@@ -165,7 +164,7 @@ impl Slot<'_> {
         // What is here may be older, and nothing that HTCondor has brought is nothing to lose by.
         let worth_waiting = job.is_in_store() || ladder.is_empty();
         if worth_waiting && may_wait_for_store(job) {
-            return Some(Choice::StoreAway(why));
+            return Some(Choice::NotHere(why));
         }
         tracing::warn!("without the store: {why}");
         None
@@ -219,19 +218,6 @@ impl Slot<'_> {
         give_the_job_back(self.job, reason);
         Ok(End::Ours(ExitCode::NotHere))
     }
-
-    /// The same, counted: a store that stays away must not keep a job from running for ever.
-    fn store_away(&self, reason: &str) -> Result<End> {
-        tracing::error!("the slot is given back, for want of the store: {reason}");
-        announce(|chirp| {
-            let missed = self.job.store_missed() + 1;
-            chirp.set(attributes::JOB_STORE_MISSED, &missed.to_string())?;
-            vacate::announce_failure(chirp, reason)
-        });
-        self.sandbox.remove()?;
-        leave_reason(self.job, reason);
-        Ok(End::Ours(ExitCode::NotHere))
-    }
 }
 
 /// The CRIU of those beside this program or on the node with which this job is frozen.
@@ -279,14 +265,13 @@ pub(crate) fn straight_through(command: &[std::ffi::OsString]) -> anyhow::Error 
 
 /// Makes the starter give the job back to the queue with nothing transferred, so
 /// that the image in SPOOL stays as it is; the reason goes into the event log.
+///
+/// The starter looks for this file also where no wrapper is configured and no
+/// variable names it.
 pub(crate) fn give_the_job_back(job: &Job, reason: &str) {
-    if job.is_htcondor() && job.starts() <= STARTS_IN_VAIN {
-        leave_reason(job, reason);
+    if !job.is_htcondor() || job.starts() > STARTS_IN_VAIN {
+        return;
     }
-}
-
-/// The starter looks for this file also where no wrapper is configured and no variable names it.
-fn leave_reason(job: &Job, reason: &str) {
     let file = env::var_os("_CONDOR_WRAPPER_ERROR_FILE")
         .map_or_else(|| job.scratch.join(".job_wrapper_failure"), PathBuf::from);
     // A starter that runs as root looks with the eyes of condor, who may not enter

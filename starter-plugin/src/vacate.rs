@@ -38,6 +38,7 @@ pub(crate) struct Packed {
     pub(crate) bytes: u64,
     pub(crate) digest: String,
     created: i64,
+    job_starts: u32,
     pub(crate) dump_seconds: f64,
     pub(crate) pack_seconds: f64,
 }
@@ -76,7 +77,7 @@ impl Dumped {
         criu::drop_groups(&sandbox.tree("images"))?;
         let dirs = trees(sandbox);
         let head = self.head;
-        let created = head.created;
+        let (created, job_starts) = (head.created, head.resume.job_starts);
         let (generation, fingerprint) = (head.generation, head.fingerprint.clone());
         let packed = memory
             .finish(&of(&dirs), head, monitor)
@@ -94,6 +95,7 @@ impl Dumped {
             bytes: packed.bytes,
             digest: packed.digest.to_string(),
             created,
+            job_starts,
             dump_seconds: self.took.as_secs_f64(),
             pack_seconds,
         })
@@ -111,6 +113,7 @@ impl Packed {
             (attributes::JOB_GENERATION, self.generation.to_string()),
             (attributes::JOB_BYTES, self.bytes.to_string()),
             (attributes::JOB_TIME, self.created.to_string()),
+            (attributes::JOB_STARTS, self.job_starts.to_string()),
             (attributes::JOB_DIGEST, quoted(&self.digest)),
             (attributes::JOB_DIGEST_BEFORE, quoted(&before.join(","))),
             (attributes::JOB_LANE, quoted(lane.name())),

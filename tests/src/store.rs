@@ -15,6 +15,8 @@ use crate::{binaries, machine, wait};
 const PORT: u16 = 9620;
 /// The store itself, for `+CRIUStore`.
 pub const PLACE: &str = "criu://ap.pool:9620";
+/// The token once more, for jobs: a starter that is root gives each a /tmp of its own.
+pub const TOKEN: &str = "/etc/criu-store-token";
 /// All that is its own.
 const DIR: &str = "/var/lib/criu-store";
 /// Where it keeps the images.
@@ -124,11 +126,14 @@ impl<'p> Store<'p> {
             User::Root => User::Alice,
             other => other,
         };
-        let path = format!("/tmp/bt_u{}", user.uid());
-        // As a credmon does it: nobody reads half of it.
-        let new = format!("{path}.new");
-        host.write(&new, token, user, 0o600)?;
-        fs::rename(host.path(&new), host.path(&path)).with_context(|| format!("rename {new}"))
+        for path in [format!("/tmp/bt_u{}", user.uid()), TOKEN.to_owned()] {
+            // As a credmon does it: nobody reads half of it.
+            let new = format!("{path}.new");
+            host.write(&new, token, user, 0o600)?;
+            fs::rename(host.path(&new), host.path(&path))
+                .with_context(|| format!("rename {new}"))?;
+        }
+        Ok(())
     }
 
     /// The URL of a job, for a submit file: each job has its own.

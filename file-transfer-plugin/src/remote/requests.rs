@@ -203,6 +203,18 @@ impl<'a> Requests<'a> {
     }
 
     /// The body of an answer that is none of refusal.
+    /// What somebody is told who has no token at all.
+    fn no_token(&self) -> Option<String> {
+        let none = matches!(self.remote.tokens.get(&self.remote.url), Ok(None));
+        none.then(|| {
+            let uid = rustix::process::geteuid().as_raw();
+            format!(
+                "a token is needed, and there is none, neither HTCondor's (_CONDOR_CREDS) nor in $BEARER_TOKEN, \
+                 $BEARER_TOKEN_FILE or /tmp/bt_u{uid}"
+            )
+        })
+    }
+
     fn expect(&self, answer: Answer) -> Result<Bytes, Error> {
         if answer.status.is_success() {
             return Ok(answer.body);
@@ -217,7 +229,7 @@ impl<'a> Requests<'a> {
         Err(match status {
             401 => Error::Authorization {
                 server,
-                why,
+                why: self.no_token().unwrap_or(why),
                 token: true,
             },
             403 => Error::Authorization {
