@@ -47,7 +47,7 @@ Examples:
   criu-transfer inspect checkpoint.criu
   criu-transfer inspect --json checkpoint.criu | jq .head.fingerprint
   criu-transfer verify checkpoint.criu && echo whole
-  tar --zstd -tvf checkpoint.criu
+  tar --zstd -tvf checkpoint.criu      (tar -tzvf one of gzip members)
   criu-transfer push checkpoint.criu criu://ap.example.org/12.0
   criu-transfer pull criu://ap.example.org/12.0 checkpoint.criu
   criu-transfer ls criu://ap.example.org/ --json | jq '.[].job'

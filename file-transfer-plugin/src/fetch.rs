@@ -16,12 +16,13 @@ use std::thread;
 
 use bytes::Bytes;
 
-use crate::manifest::{Digest, Frame, Limits, Manifest};
+use crate::frame::{self, Skip, Unpacker};
+use crate::manifest::{Codec, Digest, Frame, Limits, Manifest};
 use crate::monitor::{Monitor, Paced, Stage};
 use crate::protocol::Chunk;
 use crate::remote::{Effort, Error, Moved, Options, Remote, Requests};
 use crate::workers::lock;
-use crate::{frame, layout, rig};
+use crate::{layout, rig};
 
 /// A chunk and all the places where it is in the archive.
 struct Wanted {
@@ -43,8 +44,8 @@ pub fn fetch(
     let Some(image) = Image::look(remote, &effort)? else {
         return Ok(None);
     };
-    let part = Part::open(out, &image.json, image.manifest.head.created)?;
-    let load = Load::new(remote, &effort, Some(&part));
+    let part = Part::open(out, &image)?;
+    let load = Load::new(remote, &effort, image.codec(), Some(&part));
     let (queue, end) = image.queue(remote, part.body)?;
     let moved = load.all(&image, queue, options.connections, monitor)?;
     part.finish(end)?;
@@ -65,7 +66,7 @@ pub fn verify(
         return Ok(None);
     };
     let (queue, end) = image.queue(remote, image.json.len() as u64)?;
-    let load = Load::new(remote, &effort, None);
+    let load = Load::new(remote, &effort, image.codec(), None);
     let moved = load.all(&image, queue, options.connections, monitor)?;
     Ok(Some(Moved {
         file_bytes: end,
@@ -106,6 +107,10 @@ impl Image {
             digest,
             manifest,
         }))
+    }
+
+    fn codec(&self) -> Codec {
+        self.manifest.contents.codec
     }
 
     /// The distinct chunks, each with its places in an archive whose chunks begin at `body`, and where that ends.
@@ -150,7 +155,7 @@ struct Part {
 }
 
 impl Part {
-    fn open(out: &Path, json: &[u8], created: i64) -> Result<Self, Error> {
+    fn open(out: &Path, image: &Image) -> Result<Self, Error> {
         let mut name: OsString = out.as_os_str().to_owned();
         name.push(".part");
         let path = PathBuf::from(name);
@@ -159,9 +164,11 @@ impl Part {
             source,
         };
         let mut front = Vec::new();
-        frame::pack_manifest(&layout::manifest(json, created), &mut front).map_err(failed)?;
+        let tar = layout::manifest(&image.json, image.manifest.head.created);
+        let codec = image.codec();
+        frame::pack_manifest(codec, &tar, &mut front).map_err(failed)?;
         // A reader wants the gap that a writer leaves behind its manifest; here it is empty.
-        front.extend(frame::skippable(frame::SKIPPABLE_HEAD));
+        front.extend(frame::skips(codec, Skip::of(codec).least()));
         let nofollow = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
         // Memory is private, so is its image.
         let file = OpenOptions::new()
@@ -215,6 +222,7 @@ impl Part {
 struct Load<'a> {
     remote: &'a Remote,
     effort: &'a Effort<'a>,
+    codec: Codec,
     /// Where they go, if they are kept.
     part: Option<&'a Part>,
     bytes: AtomicU64,
@@ -222,10 +230,16 @@ struct Load<'a> {
 }
 
 impl<'a> Load<'a> {
-    fn new(remote: &'a Remote, effort: &'a Effort<'a>, part: Option<&'a Part>) -> Self {
+    fn new(
+        remote: &'a Remote,
+        effort: &'a Effort<'a>,
+        codec: Codec,
+        part: Option<&'a Part>,
+    ) -> Self {
         Self {
             remote,
             effort,
+            codec,
             part,
             bytes: AtomicU64::new(0),
             chunks: AtomicU64::new(0),
@@ -287,7 +301,7 @@ impl<'a> Load<'a> {
         paced: &Paced<'_>,
     ) -> Result<(), Error> {
         let mut requests = Requests::new(self.remote, self.effort)?;
-        let mut verifier = Verifier::new()?;
+        let mut verifier = Verifier::new(self.codec)?;
         loop {
             let Some(Wanted { frame, places }) = lock(queue).next() else {
                 return Ok(());
@@ -324,29 +338,27 @@ impl<'a> Load<'a> {
 
 /// Believes no frame that has another hash.
 struct Verifier {
-    zstd: zstd::bulk::Decompressor<'static>,
+    codec: Codec,
+    unpacker: Unpacker,
     raw: Vec<u8>,
     packed: Vec<u8>,
 }
 
 impl Verifier {
-    fn new() -> Result<Self, Error> {
-        let zstd = zstd::bulk::Decompressor::new().map_err(Error::local("decompress"))?;
+    fn new(codec: Codec) -> Result<Self, Error> {
+        let unpacker = Unpacker::new().map_err(Error::local("decompress"))?;
         Ok(Self {
-            zstd,
+            codec,
+            unpacker,
             raw: Vec::new(),
             packed: Vec::new(),
         })
     }
 
     fn is(&mut self, packed: &[u8], frame: Frame) -> bool {
-        self.raw.clear();
         // The manifest's check has bounded it.
-        self.raw.reserve_exact(frame.raw as usize);
-        self.zstd
-            .decompress_to_buffer(packed, &mut self.raw)
-            .is_ok()
-            && self.raw.len() == frame.raw as usize
+        let raw = frame.raw as usize;
+        self.unpacker.unpack(self.codec, packed, raw, &mut self.raw)
             && Digest::of(&self.raw) == frame.hash
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
+use file_transfer_plugin::manifest::Codec;
 use nix::sys::signal::Signal;
 
 use crate::exit_code::{self, ExitCode};
@@ -127,6 +128,9 @@ struct Images {
     /// probe has frozen and thawed a job with; by hand the newest.
     #[arg(long, value_name = "VERSION")]
     criu: Option<String>,
+    /// How images are compressed: zstd, or gzip where no zstd is at hand to read them
+    #[arg(long, value_name = "CODEC", default_value = "zstd")]
+    codec: Codec,
     /// Run the job as root, which you must be
     ///
     /// By hand only. Then memfds, System V objects and programs with a seccomp
@@ -161,10 +165,11 @@ pub fn main() -> std::process::ExitCode {
 fn supervised(images: Images, job: impl FnOnce() -> Result<Job>) -> std::process::ExitCode {
     log::begin();
     let every = images.every.filter(|every| !every.is_zero());
-    let (criu, as_root) = (images.criu, images.as_root);
+    let (criu, codec, as_root) = (images.criu, images.codec, images.as_root);
     let with = |job| Job {
         every,
         criu,
+        codec,
         as_root,
         ..job
     };

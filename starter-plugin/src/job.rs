@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail};
 use classad::ClassAd;
 use file_transfer_plugin::attributes;
 use file_transfer_plugin::fingerprint::{Baseline, Fingerprint};
+use file_transfer_plugin::manifest::Codec;
 use nix::sys::signal::Signal;
 
 use crate::baseline;
@@ -57,6 +58,8 @@ pub(crate) struct Job {
     pub(crate) criu: Option<String>,
     /// It is root's, and to have what only root can give it.
     pub(crate) as_root: bool,
+    /// How its images are compressed.
+    pub(crate) codec: Codec,
 }
 
 impl Job {
@@ -75,6 +78,7 @@ impl Job {
             only_restore: false,
             baseline: None,
             criu: None,
+            codec: Codec::default(),
             as_root: false,
         })
     }
@@ -337,6 +341,7 @@ mod tests {
             only_restore: false,
             baseline: None,
             criu: None,
+            codec: Codec::default(),
             as_root: false,
         }
     }

@@ -390,6 +390,7 @@ mod tests {
                 every: None,
                 baseline: None,
                 criu: None,
+                codec: Default::default(),
                 as_root: false,
                 only_restore: false,
             }

@@ -324,6 +324,7 @@ mod tests {
                 only_restore: false,
                 baseline: None,
                 criu: None,
+                codec: Default::default(),
                 as_root: false,
             };
             give_the_job_back(&job, "the disk is full");

@@ -98,8 +98,45 @@ pub struct Contents {
     /// What was there and is not in the archive.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<LeftOut>,
-    /// The zstd frames after the manifest, which together make up the rest of the tar.
+    /// How frames are compressed, that of the manifest included.
+    #[serde(default, skip_serializing_if = "Codec::is_default")]
+    pub codec: Codec,
+    /// The frames after the manifest, which together make up the rest of the tar.
     pub frames: Vec<Frame>,
+}
+
+/// How frames are compressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Codec {
+    /// As zstd frames, which `tar --zstd` reads.
+    #[default]
+    Zstd,
+    /// As gzip members, which `tar -z` reads, on systems that have no zstd.
+    Gzip,
+}
+
+impl Codec {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// There is no such codec.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is neither zstd nor gzip")]
+pub struct UnknownCodec(String);
+
+impl FromStr for Codec {
+    type Err = UnknownCodec;
+
+    fn from_str(name: &str) -> Result<Self, UnknownCodec> {
+        match name {
+            "zstd" => Ok(Self::Zstd),
+            "gzip" => Ok(Self::Gzip),
+            other => Err(UnknownCodec(other.to_owned())),
+        }
+    }
 }
 
 /// One file, directory, link or fifo.
@@ -155,7 +192,7 @@ pub struct LeftOut {
     pub why: String,
 }
 
-/// A zstd frame: a chunk of the tar, named by the hash of its bytes, so that it can be verified and shipped by itself.
+/// A frame: a chunk of the tar, named by the hash of its bytes, so that it can be verified and shipped by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "(Digest, u32, u32)", from = "(Digest, u32, u32)")]
 pub struct Frame {

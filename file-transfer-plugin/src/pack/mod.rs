@@ -8,7 +8,7 @@
 //! ```
 //!
 //! The manifest must be first in the listing and can only be written last. Its size is known in bounds before, though:
-//! all of it but the hashes and the packed sizes. What it does not fill of its hole becomes a skippable frame.
+//! all of it but the hashes and the packed sizes. What it does not fill of its hole becomes a frame that stands for nothing.
 //!
 //! Until the rename there is only a temporary file, which goes away with any error: an older archive stays as it was.
 
@@ -27,9 +27,12 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use crate::manifest::{Contents, Digest, FORMAT, Frame, Head, LeftOut, Manifest, ManifestError};
+use crate::frame::{self, Skip};
+use crate::layout;
+use crate::manifest::{
+    Codec, Contents, Digest, FORMAT, Frame, Head, LeftOut, Manifest, ManifestError,
+};
 use crate::monitor::{Monitor, Paced, Progress, Stage};
-use crate::{frame, layout};
 
 /// A directory that goes into the archive.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +46,9 @@ pub struct Tree<'a> {
 /// How to pack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// zstd's level.
+    /// How it is compressed.
+    pub codec: Codec,
+    /// zstd's level, or gzip's, which are 1 to 9.
     pub level: i32,
     /// The size of a chunk.
     pub chunk: u32,
@@ -58,6 +63,7 @@ impl Default for Options {
     /// Level 1 keeps up with a disk on two cores; 1 MiB chunks cost 0.01 % of names.
     fn default() -> Self {
         Self {
+            codec: Codec::default(),
             level: 1,
             chunk: 1 << 20,
             threads: 0,
@@ -148,6 +154,7 @@ pub fn pack(
         contents: Contents {
             entries: scan.entries,
             left_out: scan.left_out,
+            codec: options.codec,
             frames: Vec::new(),
         },
     };
@@ -180,7 +187,7 @@ pub fn pack(
     manifest.contents.frames = done;
 
     let json = manifest.to_json();
-    let front = front(&json, manifest.head.created, room)?;
+    let front = front(options.codec, &json, manifest.head.created, room)?;
     temp.file.write_all_at(&front, 0).map_err(write)?;
     commit(temp, flusher, out, end, monitor)?;
     let packed = Packed {
@@ -251,7 +258,7 @@ fn foreseen(raw: u32) -> Frame {
     }
 }
 
-/// How much room the manifest can need at most, as a frame beside a skippable one.
+/// How much room the manifest can need at most, as a frame beside one that stands for nothing.
 fn room(foreseen: &Manifest) -> Result<usize, PackError> {
     let json = foreseen.to_json();
     let limit = limits().manifest;
@@ -264,23 +271,24 @@ fn room(foreseen: &Manifest) -> Result<usize, PackError> {
         }
         .into());
     }
+    let gap = Skip::of(foreseen.contents.codec).least();
     // Four bytes for the checksum.
-    Ok(frame::bound(layout::manifest(&json, 0).len()) + 4 + frame::SKIPPABLE_HEAD)
+    Ok(frame::bound(layout::manifest(&json, 0).len()) + 4 + gap)
 }
 
-/// The manifest's frame and the skippable one that fills the room.
-fn front(json: &[u8], created: i64, room: usize) -> Result<Vec<u8>, PackError> {
+/// The manifest's frame and what fills the room.
+fn front(codec: Codec, json: &[u8], created: i64, room: usize) -> Result<Vec<u8>, PackError> {
     let tar = layout::manifest(json, created);
     let mut front = Vec::with_capacity(frame::bound(tar.len()));
-    frame::pack_manifest(&tar, &mut front).map_err(PackError::Compress)?;
-    let needed = front.len() + frame::SKIPPABLE_HEAD;
+    frame::pack_manifest(codec, &tar, &mut front).map_err(PackError::Compress)?;
+    let needed = front.len() + Skip::of(codec).least();
     if needed > room {
         return Err(PackError::Hole {
             needed,
             foreseen: room,
         });
     }
-    front.extend(frame::skippable(room - front.len()));
+    front.extend(frame::skips(codec, room - front.len()));
     Ok(front)
 }
 

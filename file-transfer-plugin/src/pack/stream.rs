@@ -22,9 +22,10 @@ use super::{
     Options, PackError, Packed, Temp, Tree, commit, files, flush, foreseen, front, limits, room,
     scan,
 };
+use crate::frame::{self, Unpacker};
+use crate::layout;
 use crate::manifest::{Contents, Digest, Entry, FORMAT, Frame, Head, Kind, Manifest, Name};
 use crate::monitor::{Monitor, Paced, Stage};
-use crate::{frame, layout};
 
 /// A header that has a record for its time always has room for one of its size: three blocks.
 const HEAD: usize = 3 * layout::BLOCK as usize;
@@ -76,6 +77,7 @@ impl Stream {
             contents: Contents {
                 entries: scan.entries,
                 left_out: scan.left_out,
+                codec: options.codec,
                 frames: frames.into_iter().map(foreseen).collect(),
             },
         };
@@ -158,13 +160,17 @@ impl Stream {
         let file = self.files.iter().find(|(file, ..)| file == name);
         let &(_, first, mut lies) = file.ok_or(io::ErrorKind::NotFound)?;
         let archive = File::open(self.temp.path())?;
-        let (mut start, mut found) = (0, Vec::new());
+        let mut unpacker = Unpacker::new()?;
+        let (mut start, mut raw, mut found) = (0, Vec::new(), Vec::new());
         for frame in &self.frames[first..] {
             let end = start + u64::from(frame.raw);
             if end > at {
                 let mut packed = vec![0; frame.packed as usize];
                 archive.read_exact_at(&mut packed, lies)?;
-                let raw = zstd::bulk::decompress(&packed, frame.raw as usize)?;
+                let whole = frame.raw as usize;
+                if !unpacker.unpack(self.options.codec, &packed, whole, &mut raw) {
+                    return Err(io::ErrorKind::InvalidData.into());
+                }
                 let from = at.saturating_sub(start) as usize;
                 let more = raw[from..].iter().take(len as usize - found.len());
                 found.extend(more);
@@ -206,15 +212,17 @@ impl Stream {
             contents: Contents {
                 entries: std::mem::take(&mut self.entries),
                 left_out: scan.left_out,
+                codec: self.options.codec,
                 frames: std::mem::take(&mut self.frames),
             },
         };
         manifest.check(&limits())?;
         let json = manifest.to_json();
-        let front = match front(&json, manifest.head.created, self.room as usize) {
+        let (codec, created) = (self.options.codec, manifest.head.created);
+        let front = match front(codec, &json, created, self.room as usize) {
             Err(PackError::Hole { needed, .. }) => {
                 self.make_room(needed as u64)?;
-                front(&json, manifest.head.created, self.room as usize)?
+                front(codec, &json, created, self.room as usize)?
             }
             other => other?,
         };
@@ -253,7 +261,7 @@ impl Stream {
 
     /// Keeps the place of a frame of `raw` bytes that come later.
     fn reserve(&mut self, raw: usize) -> Reserved {
-        let packed = frame::stored(raw);
+        let packed = frame::stored(self.options.codec, raw);
         self.frames.push(Frame {
             hash: Digest::of(b""),
             raw: raw as u32,
@@ -277,7 +285,7 @@ impl Stream {
         }
         frame.hash = Digest::of(raw);
         let mut packed = Vec::new();
-        frame::store(raw, &mut packed);
+        frame::store(self.options.codec, raw, &mut packed);
         self.temp
             .file
             .write_all_at(&packed, reserved.at)

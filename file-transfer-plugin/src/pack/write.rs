@@ -81,7 +81,8 @@ impl Sink<'_> {
     }
 
     fn work(&self, feed: &impl Feed, body: &Mutex<Body>, turn: &Condvar) -> Result<(), PackError> {
-        let mut packer = Packer::new(self.options.level).map_err(PackError::Compress)?;
+        let mut packer =
+            Packer::new(self.options.codec, self.options.level).map_err(PackError::Compress)?;
         let mut hand = feed.hand();
         let (mut raw, mut packed) = (Vec::new(), Vec::new());
         // The frame of a whole chunk of zeros, made once.

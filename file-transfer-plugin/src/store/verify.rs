@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use super::error::StoreError;
+use crate::frame::{self, Unpacker};
 use crate::manifest::{Digest, Limits};
 use crate::protocol::Chunk;
 use crate::workers::{lock, threads};
@@ -20,7 +21,7 @@ pub(super) struct Verifiers {
 }
 
 struct Verifier {
-    zstd: zstd::bulk::Decompressor<'static>,
+    unpacker: Unpacker,
     raw: Vec<u8>,
 }
 
@@ -56,17 +57,16 @@ impl Verifiers {
 impl Verifier {
     fn new() -> Result<Self, StoreError> {
         Ok(Self {
-            zstd: zstd::bulk::Decompressor::new().map_err(|_| StoreError::Task)?,
-            raw: vec![0; Limits::default().frame as usize],
+            unpacker: Unpacker::new().map_err(|_| StoreError::Task)?,
+            raw: Vec::with_capacity(Limits::default().frame as usize),
         })
     }
 
     fn is(&mut self, chunk: Chunk, raw: usize, frame: &[u8]) -> bool {
-        // Into room for `raw` bytes and not one more, whatever the frame claims.
-        let Some(room) = self.raw.get_mut(..raw) else {
-            return false;
-        };
-        let unpacked = self.zstd.decompress_to_buffer(frame, room);
-        unpacked.is_ok_and(|len| len == raw && Digest::of(room) == chunk.hash)
+        frame::codec_of(frame).is_some_and(|codec| {
+            raw <= self.raw.capacity()
+                && self.unpacker.unpack(codec, frame, raw, &mut self.raw)
+                && Digest::of(&self.raw) == chunk.hash
+        })
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Archive, ArchiveError};
-use crate::frame;
+use crate::frame::{self, Unpacker};
 use crate::layout::{self, Piece, What};
 use crate::manifest::{Digest, Frame, Name};
 use crate::monitor::{Monitor, Paced, Stage};
@@ -77,7 +77,7 @@ impl Archive {
 /// Reads frames and believes none that has another hash.
 pub(super) struct Opener<'a> {
     archive: &'a Archive,
-    zstd: zstd::bulk::Decompressor<'static>,
+    unpacker: Unpacker,
     packed: Vec<u8>,
     raw: Vec<u8>,
     /// The headers last looked at. Those of a sparse file may be long and lie in many frames.
@@ -90,10 +90,9 @@ impl<'a> Opener<'a> {
             path: archive.path.clone(),
             source,
         };
-        let zstd = zstd::bulk::Decompressor::new().map_err(error)?;
         Ok(Self {
             archive,
-            zstd,
+            unpacker: Unpacker::new().map_err(error)?,
             packed: Vec::new(),
             raw: Vec::new(),
             head: (usize::MAX, Vec::new()),
@@ -126,12 +125,12 @@ impl<'a> Opener<'a> {
                     source,
                 },
             })?;
-        self.raw.clear();
-        self.raw.reserve_exact(raw as usize);
-        self.zstd
-            .decompress_to_buffer(&self.packed, &mut self.raw)
-            .map_err(|_| damaged())?;
-        if self.raw.len() != raw as usize || Digest::of(&self.raw) != hash {
+        let codec = archive.manifest.contents.codec;
+        let raw = raw as usize;
+        let whole = self
+            .unpacker
+            .unpack(codec, &self.packed, raw, &mut self.raw);
+        if !whole || Digest::of(&self.raw) != hash {
             return Err(damaged());
         }
         self.check_heads(pieces)?;

@@ -169,6 +169,12 @@ impl Archive {
         };
         let manifest = Manifest::from_json(front.json()).map_err(believe)?;
         manifest.check(limits).map_err(believe)?;
+        if manifest.contents.codec != front.codec {
+            return Err(ArchiveError::NotAnArchive {
+                path: path.to_owned(),
+                why: "its manifest is compressed in another way than it says",
+            });
+        }
         let frames = manifest.contents.frames.iter();
         let end = frames.fold(front.end, |sum, frame| {
             sum.saturating_add(frame.packed.into())

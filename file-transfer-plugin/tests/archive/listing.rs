@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
+use file_transfer_plugin::manifest::Codec;
 use file_transfer_plugin::pack::Options;
 
 use crate::roundtrip::{pack_one, zoo};
@@ -29,7 +30,7 @@ fn have(program: &str) -> bool {
     found
 }
 
-/// Both programs that are asked for have packages of their names.
+/// The programs that are asked for have packages of their names.
 fn install(package: &str) -> bool {
     eprintln!("installing {package}");
     let apt = |args: &[&str]| {
@@ -65,16 +66,25 @@ fn tar(args: &[&str], file: &Path, dir: &Path) -> String {
 
 #[test]
 fn tar_lists_the_manifest_first_and_extracts_the_same_tree() {
-    if !have("tar") || !have("zstd") {
-        return;
+    for (codec, program, option) in [(Codec::Zstd, "zstd", "--zstd"), (Codec::Gzip, "gzip", "-z")] {
+        if have("tar") && have(program) {
+            tar_reads_it(codec, option);
+        }
     }
+}
+
+fn tar_reads_it(codec: Codec, option: &str) {
     let dir = tempfile::tempdir().unwrap();
     let tree = dir.path().join("srv");
     fs::create_dir(&tree).unwrap();
     zoo(&tree);
     let file = dir.path().join("checkpoint.criu");
-    let packed = pack_one(&tree, &file, &Options::default());
-    let listing = tar(&["--zstd", "-tf"], &file, dir.path());
+    let options = Options {
+        codec,
+        ..Options::default()
+    };
+    let packed = pack_one(&tree, &file, &options);
+    let listing = tar(&[option, "-tf"], &file, dir.path());
     assert_eq!(listing.lines().next(), Some("manifest.json"));
     assert!(
         listing.lines().any(|line| line == "srv/run.sh"),
@@ -83,7 +93,7 @@ fn tar_lists_the_manifest_first_and_extracts_the_same_tree() {
 
     let out = dir.path().join("out");
     fs::create_dir(&out).unwrap();
-    tar(&["--zstd", "--xattrs", "-xpf"], &file, &out);
+    tar(&[option, "--xattrs", "-xpf"], &file, &out);
     let manifest = fs::read(out.join("manifest.json")).unwrap();
     assert_eq!(
         packed.digest.to_string(),

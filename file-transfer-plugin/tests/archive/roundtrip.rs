@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
-use file_transfer_plugin::manifest::{Limits, Name};
+use file_transfer_plugin::manifest::{Codec, Limits, Name};
 use file_transfer_plugin::monitor::Silent;
 use file_transfer_plugin::pack::{Options, PackError, Packed, Tree, pack};
 use file_transfer_plugin::unpack::Archive;
@@ -115,6 +115,11 @@ fn one_of_everything_comes_back() {
             threads: 1,
             sync: false,
             level: 3,
+            ..Options::default()
+        },
+        Options {
+            codec: Codec::Gzip,
+            ..Options::default()
         },
     ] {
         let back = there_and_back(dir.path(), &options);
@@ -317,7 +322,7 @@ proptest! {
                 }
             }
         }
-        let back = there_and_back(dir.path(), &Options { chunk, threads, sync: false, level: 1 });
+        let back = there_and_back(dir.path(), &Options { chunk, threads, sync: false, ..Options::default() });
         prop_assert_eq!(picture(dir.path()), picture(&back.path().join("back")));
     }
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use file_transfer_plugin::fingerprint::{Fingerprint, Kernel, Version};
-use file_transfer_plugin::manifest::{Digest, Head, Limits, Resume};
+use file_transfer_plugin::manifest::{Codec, Digest, Head, Limits, Resume};
 use file_transfer_plugin::monitor::Silent;
 use file_transfer_plugin::pack::{Options, Tree, pack};
 use file_transfer_plugin::unpack::Archive;
@@ -23,6 +23,15 @@ fn noise(seed: u64) -> Vec<u8> {
 
 /// Packs an image of a job whose memory is these chunks of noise.
 pub(crate) fn make(out: &Path, generation: u64, seeds: impl Iterator<Item = u64>) -> Digest {
+    make_in(Codec::Zstd, out, generation, seeds)
+}
+
+pub(crate) fn make_in(
+    codec: Codec,
+    out: &Path,
+    generation: u64,
+    seeds: impl Iterator<Item = u64>,
+) -> Digest {
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path().join("images");
     fs::create_dir(&dir).unwrap();
@@ -45,6 +54,7 @@ pub(crate) fn make(out: &Path, generation: u64, seeds: impl Iterator<Item = u64>
         resume: Resume::default(),
     };
     let options = Options {
+        codec,
         chunk: CHUNK as u32,
         threads: 1,
         sync: false,

@@ -2,9 +2,10 @@
 
 use std::fs;
 
+use file_transfer_plugin::manifest::Codec;
 use serde_json::Value;
 
-use crate::archive::{is_whole, make};
+use crate::archive::{is_whole, make, make_in};
 use crate::server::{Server, criu_transfer, told};
 
 fn run(args: &[&str]) -> (i32, String, String) {
@@ -63,6 +64,20 @@ fn what_is_pushed_is_pulled_and_the_second_image_moves_what_changed() {
     assert_eq!(run(&["rm", &url]).0, 0);
     let (code, stdout, _) = run(&["ls", &url]);
     assert_eq!((code, stdout.as_str()), (0, ""));
+}
+
+#[test]
+fn an_image_of_gzip_members_goes_and_comes_as_well() {
+    let temp = tempfile::tempdir().unwrap();
+    let server = Server::start(&temp.path().join("store"));
+    let url = server.url("12.0");
+    let (there, back) = (temp.path().join("there"), temp.path().join("back"));
+    let digest = make_in(Codec::Gzip, &there, 1, 0..10);
+    assert_eq!(run(&["push", there.to_str().unwrap(), &url]).0, 0);
+    assert_eq!(run(&["verify", &url]).0, 0);
+    assert_eq!(run(&["pull", &url, back.to_str().unwrap()]).0, 0);
+    is_whole(&back, digest);
+    assert!(fs::read(&back).unwrap().starts_with(&[0x1f, 0x8b]));
 }
 
 #[test]

@@ -147,7 +147,7 @@ pub(super) async fn get(
     };
     let headers = [
         (header::CONTENT_LENGTH, chunk.packed.to_string()),
-        (header::CONTENT_TYPE, "application/zstd".to_owned()),
+        (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
     ];
     Ok((headers, body).into_response())
 }
