@@ -23,6 +23,7 @@
 //! | [`specimens`] | small programs, each with one kind of state that a freeze must keep |
 //! | [`cpus`] | emulated CPUs -> what a job that moves between them does |
 //! | [`measured`] | a process full of memory, and figures in pairs |
+//! | [`turns`] | whoever uses much CPU -> a turn of its own |
 //! | [`wait`] | a condition and a limit -> its value, or the logs that matter ([`logs`]) |
 //! | [`cli`] | the `pool` command |
 //! | [`demo`] | the `cargo demo` command and its job |
@@ -78,6 +79,8 @@ pub mod specimens;
 pub mod cpus;
 
 pub mod measured;
+
+pub mod turns;
 
 pub mod wait;
 

@@ -10,6 +10,7 @@ use tests::pool::Pool;
 use tests::require;
 use tests::roots::HtCondor;
 use tests::spec::{Ep, Spec};
+use tests::turns;
 use tests::users::User;
 
 /// The promise is 1 s on an idle machine; tests run several at once.
@@ -42,6 +43,7 @@ fn up() -> Result<Pool> {
 
 fn run(test: impl FnOnce(&Host) -> Result<()>) {
     require!(root, namespaces, user_namespaces, roots);
+    let _turn = turns::take();
     shared()
         .and_then(test)
         .unwrap_or_else(|error| panic!("{error:#}"));

@@ -16,7 +16,7 @@ use super::matrix::{Cpu, Matrix, Thaw};
 use super::programs::PROGRAMS;
 use super::report::{Line, Origin, Outcome, PLAN, Plan, Task};
 use super::{here, qemu, tree};
-use crate::{binaries, machine};
+use crate::{binaries, machine, turns};
 
 /// Guests at a time: each keeps one core busy.
 const AT_ONCE: usize = 2;
@@ -236,7 +236,9 @@ fn on_each<T: Send>(models: &[Model], work: impl Fn(Model) -> Result<T> + Sync) 
                 loop {
                     let next = queue.lock().expect("nobody panics").pop_front();
                     let Some((index, model)) = next else { break };
+                    let turn = turns::take();
                     let result = work(model);
+                    drop(turn);
                     done.lock().expect("nobody panics").insert(index, result);
                 }
             });

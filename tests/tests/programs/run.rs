@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use tests::host::Host;
 use tests::specimens::SCRIPTS;
 use tests::users::User;
-use tests::wait;
+use tests::{turns, wait};
 
 use super::table::{Ends, Outcome, Row, Start};
 
@@ -224,6 +224,7 @@ pub(super) fn freeze(row: &Row, stop: Stop<'_>) -> Result<PathBuf> {
 
 /// Starts a row at the first stop, freezes and thaws it from each to the next; an error says what was otherwise.
 pub(super) fn check(row: &Row, outcome: Outcome, route: &[Stop<'_>], server: &str) -> Result<()> {
+    let _turn = turns::take();
     let places = route.iter().enumerate();
     let places = places.map(|(index, stop)| Place::new(row, index, *stop));
     let places: Vec<Place<'_>> = places.collect();
