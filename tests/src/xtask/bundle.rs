@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use memchr::memmem;
 
 use crate::scratch::Scratch;
 use crate::{binaries, bundle, machine};
@@ -13,6 +14,16 @@ pub(super) fn run(twice: bool) -> Result<()> {
     let file = bundle::tarball()?;
     let bytes = fs::read(&file)?;
     eprintln!("{} bytes", bytes.len());
+    for name in binaries::NAMES {
+        let program = binaries::dir()?.join(name);
+        for trace in traces(&program)? {
+            let found = memmem::find(&fs::read(&program)?, trace.as_bytes()).is_some();
+            ensure!(
+                !found,
+                "{name} has {trace:?} in it, and is another one elsewhere"
+            );
+        }
+    }
     if twice {
         let elsewhere = Scratch::new("bundle")?;
         let sources = elsewhere.path().join("sources");
@@ -28,6 +39,20 @@ pub(super) fn run(twice: bool) -> Result<()> {
     }
     println!("{}", file.display());
     Ok(())
+}
+
+/// What a program tells of where and when it was built, if it tells anything.
+fn traces(program: &Path) -> Result<[String; 3]> {
+    let home = std::env::var("HOME").context("$HOME says where cargo keeps its sources")?;
+    // As C's `__DATE__` has it.
+    let mut day = Command::new("date");
+    day.args(["-u", "+%b %e %Y", "-r"])
+        .arg(program)
+        .env("LC_ALL", "C");
+    let day = String::from_utf8(day.output()?.stdout)?;
+    ensure!(day.len() == 12, "date says {day:?}");
+    let workspace = machine::workspace().display().to_string();
+    Ok([workspace, home + "/.cargo", day.trim_end().to_owned()])
 }
 
 /// The files that git knows, as they are now.
