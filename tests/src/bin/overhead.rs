@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use tests::binaries;
 use tests::host::Host;
+use tests::measured::spread;
 use tests::pool::Pool;
 use tests::roots::HtCondor;
 use tests::spec::Spec;
@@ -54,6 +55,7 @@ fn main() -> Result<()> {
         ratios.push(with.job / without.job);
         starts.push((with.around - without.around) * 1000.0);
     }
+    println!("{pairs} pairs, the median (and the quartiles)");
     println!("run time, with over without: {}", spread(&mut ratios, 4));
     println!("start and end, more in ms:   {}", spread(&mut starts, 1));
     Ok(())
@@ -77,17 +79,4 @@ fn run(host: &Host, words: &[&str]) -> Result<Run> {
         job,
         around: all - job,
     })
-}
-
-/// The median and the quartiles around it.
-fn spread(values: &mut [f64], digits: usize) -> String {
-    values.sort_by(f64::total_cmp);
-    let at = |part: usize| values[(values.len() - 1) * part / 4];
-    format!(
-        "{:.digits$} (quartiles {:.digits$} to {:.digits$}, {} pairs)",
-        at(2),
-        at(1),
-        at(3),
-        values.len()
-    )
 }
