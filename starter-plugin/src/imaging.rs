@@ -148,7 +148,12 @@ impl Running {
         let now = again::now() as i64;
         let budget = budget::seconds(job.job_ad.as_ref(), job.machine_ad.as_ref(), now);
         let last = self.last.as_ref().map_or(Last::None, |_| Last::Here);
-        let plan = plan::plan(budget, cost, &self.notes.rates, last);
+        let mut rates = self.notes.rates;
+        if !job.is_htcondor() {
+            // It stays where it is.
+            rates.spool = f64::INFINITY;
+        }
+        let plan = plan::plan(budget, cost, &rates, last);
         tracing::info!(
             stage = "vacating",
             plan = ?plan.rung,

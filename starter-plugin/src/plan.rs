@@ -4,7 +4,8 @@
 //! ```text
 //!   rung       what it does                                          dropped to when
 //!   Full       dump, pack well, send by the store where there is one   –
-//!   Fast       the same, packed as fast as the disk takes it          packing is what takes too long
+//!   Fast       the same, packed as fast as the disk takes it          packing is what takes too long, or is worth less
+//!                                                                     than the time that it takes
 //!   Spool      no upload of ours: HTCondor's transfer alone           the store's way takes too long
 //!   KeepLast   no freeze; the last image leaves                       nothing above fits
 //! ```
@@ -113,6 +114,9 @@ pub(crate) struct Plan {
 const FASTER: f64 = 2.5;
 const LARGER: f64 = 1.2;
 
+/// What must be left of the time for a larger image to be worth it: it takes room, too.
+const SOONER: f64 = 0.9;
+
 /// Seconds that a rung takes.
 pub(crate) fn seconds(rung: Rung, cost: Cost, rates: &Rates) -> f64 {
     let memory = cost.memory as f64;
@@ -154,14 +158,22 @@ pub(crate) fn plan(budget: Option<f64>, cost: Cost, rates: &Rates, last: Last) -
         rung,
         seconds: seconds(rung, cost, rates),
     };
-    let Some(budget) = budget else {
-        return at(Rung::Full);
-    };
     let tries = [Rung::Full, Rung::Fast, Rung::Spool].map(at);
+    let [full, fast, _] = tries;
+    // A network that is quick, or nobody who carries it away. A store has chunks of the last image, and wants the same.
+    let best = if rates.store == 0.0 && fast.seconds < full.seconds * SOONER {
+        fast
+    } else {
+        full
+    };
+    let Some(budget) = budget else {
+        return best;
+    };
     let fits = tries
         .iter()
         .find(|plan| plan.seconds <= budget.max(0.0) * PLANNED);
     match (fits, last) {
+        (Some(plan), _) if plan.rung == Rung::Full => best,
         (Some(plan), _) => *plan,
         (None, Last::Here) => at(Rung::KeepLast),
         // Nothing can be lost by trying what is quickest.
@@ -239,6 +251,26 @@ mod tests {
             plan(Some(120.0), cost(GIB), &quick, Last::Here).rung,
             Rung::Full
         );
+    }
+
+    #[test]
+    fn packing_well_is_for_slow_networks() {
+        let over = |spool| {
+            let rates = Rates {
+                ratio: 0.25,
+                spool,
+                ..Rates::default()
+            };
+            let unlimited = plan(None, cost(GIB), &rates, Last::None).rung;
+            assert_eq!(
+                unlimited,
+                plan(Some(600.0), cost(GIB), &rates, Last::None).rung
+            );
+            unlimited
+        };
+        assert_eq!(over(12.5e6), Rung::Full);
+        assert_eq!(over(1e9), Rung::Fast);
+        assert_eq!(over(f64::INFINITY), Rung::Fast);
     }
 
     #[test]
