@@ -235,10 +235,10 @@ fn watch(init: &Init, channel: &Channel, children: &SignalFd, job: Pid) -> anyho
                 }
                 Order::Dump(_) | Order::Begin => {}
                 // With CRIU gone, its end was the answer.
-                Order::CollectAgain if dump.is_none() => {}
                 Order::CollectAgain => {
+                    let Some(freezing) = &dump else { continue };
                     if let Some(libraries) = &init.libraries {
-                        libraries.collect(Path::new("/proc"));
+                        libraries.collect(Path::new("/proc"), Some(freezing.criu.id()));
                     }
                     channel.send(&Event::Collected)?;
                 }
@@ -312,7 +312,7 @@ fn freeze(init: &Init, job: Pid, then: Then) -> Result<(Freezing, Clocks), Strin
         .save(&init.images.file(unkept::FILE))
         .map_err(|error| format!("cannot note what CRIU leaves out: {error}"))?;
     if let Some(libraries) = &init.libraries {
-        libraries.collect(proc);
+        libraries.collect(proc, None);
     }
     let names = Names::give(proc);
     // Before the freeze: what passes from here on is lost to the job's clock, a

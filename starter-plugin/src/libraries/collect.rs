@@ -18,8 +18,8 @@ const LIMIT: u64 = 1 << 30;
 const MAPPINGS: usize = 1 << 20;
 
 /// Brings the copies in `tree` up to date with what the processes in `proc` use; the bytes that they take.
-pub(super) fn collect(proc: &Path, tree: &Path) -> io::Result<u64> {
-    let mut found: Vec<(PathBuf, Metadata)> = used(proc)
+pub(super) fn collect(proc: &Path, criu: Option<u32>, tree: &Path) -> io::Result<u64> {
+    let mut found: Vec<(PathBuf, Metadata)> = used(proc, criu)
         .into_iter()
         .filter_map(|path| {
             // A name that leads nowhere by now is none that a thaw could use.
@@ -50,15 +50,15 @@ pub(super) fn collect(proc: &Path, tree: &Path) -> io::Result<u64> {
     Ok(bytes)
 }
 
-/// What every process but pid 1 maps, runs and reads from outside of the sandbox.
-fn used(proc: &Path) -> BTreeSet<PathBuf> {
+/// What the job's processes map, run and read from outside of the sandbox.
+fn used(proc: &Path, criu: Option<u32>) -> BTreeSet<PathBuf> {
     let mut used = BTreeSet::new();
     for dir in fs::read_dir(proc).into_iter().flatten().flatten() {
         let pid = dir
             .file_name()
             .to_str()
             .and_then(|name| name.parse::<u32>().ok());
-        if pid.is_none_or(|pid| pid == 1) {
+        if pid.is_none_or(|pid| is_ours(proc, pid, criu)) {
             continue;
         }
         let dir = dir.path();
@@ -72,6 +72,24 @@ fn used(proc: &Path) -> BTreeSet<PathBuf> {
     }
     used.retain(|path| travels(path));
     used
+}
+
+/// Whether a process is pid 1, or CRIU or started by it: what those use is no part of the job.
+fn is_ours(proc: &Path, pid: u32, criu: Option<u32>) -> bool {
+    let mut pid = pid;
+    while pid > 1 && Some(pid) != criu {
+        let stat = fs::read_to_string(proc.join(format!("{pid}/stat"))).unwrap_or_default();
+        // pid (name) state parent; a name may have anything in it.
+        let parent = stat.rsplit_once(") ").and_then(|(_, rest)| {
+            let parent = rest.split_whitespace().nth(1)?;
+            parent.parse::<u32>().ok()
+        });
+        match parent {
+            Some(parent) if parent > 1 => pid = parent,
+            _ => return false,
+        }
+    }
+    true
 }
 
 /// The paths in a `maps` file.
@@ -130,6 +148,24 @@ fn copy(from: &Path, meta: &Metadata, to: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pid_1_and_criu_with_what_it_started_are_not_the_jobs() {
+        let proc = tempfile::tempdir().unwrap();
+        let process = |pid: u32, parent: u32| {
+            let dir = proc.path().join(pid.to_string());
+            fs::create_dir(&dir).unwrap();
+            fs::write(dir.join("stat"), format!("{pid} (a) b) S {parent} 1 1")).unwrap();
+            std::os::unix::fs::symlink(format!("/usr/bin/{pid}"), dir.join("exe")).unwrap();
+        };
+        for (pid, parent) in [(1, 0), (2, 1), (3, 2), (40, 1), (41, 40), (42, 41)] {
+            process(pid, parent);
+        }
+        let of = |criu| -> Vec<PathBuf> { used(proc.path(), criu).into_iter().collect() };
+        let job = ["/usr/bin/2", "/usr/bin/3"].map(PathBuf::from);
+        assert_eq!(of(Some(40)), job);
+        assert_eq!(of(None).len(), 5);
+    }
 
     #[test]
     fn only_files_are_taken_from_maps() {

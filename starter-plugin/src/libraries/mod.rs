@@ -48,9 +48,10 @@ impl Libraries {
         }
     }
 
-    /// Brings them up to date with what the processes in `proc` use.
-    pub(crate) fn collect(&self, proc: &Path) {
-        match collect::collect(proc, &self.tree) {
+    /// Brings them up to date with what the job's processes in `proc` use: all but pid 1 and CRIU, which is there while it
+    /// freezes them.
+    pub(crate) fn collect(&self, proc: &Path, criu: Option<u32>) {
+        match collect::collect(proc, criu, &self.tree) {
             Ok(bytes) => tracing::debug!(stage = "libraries", bytes),
             // Without them the image is one for slots that have the same files.
             Err(error) => tracing::warn!("the job's libraries do not travel: {error}"),
