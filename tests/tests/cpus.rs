@@ -50,6 +50,7 @@ fn what_a_cpu_showed_was_used_there() {
 }
 
 #[test]
+#[ignore = "emulates two CPUs for many minutes: cargo test -p tests two_cpus -- --ignored, or all with cargo xtask cpu-matrix"]
 fn two_cpus_measured_now_are_as_in_the_committed_matrix() {
     require!(root, namespaces, roots, emulator);
     let dir = Scratch::new("cpus").unwrap();

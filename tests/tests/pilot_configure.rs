@@ -131,7 +131,8 @@ fn test(version: HtCondor) -> Result<()> {
     victim.wait("the loss of its pilot", LIMIT, gone)?;
     std::thread::sleep(Duration::from_secs(1));
     ensure!(generation(&victim)?.is_none(), "it was frozen after all");
-    victim.remove()?;
+    // It may have begun again elsewhere and ended since.
+    let _ = victim.remove();
 
     ensure!(survivor.wait_start(3)? == first, "it went elsewhere");
     ensure!(survivor.wait_end()? == Exit::Code(7), "it ended otherwise");

@@ -140,6 +140,9 @@ fn pty() -> Result<Check> {
     let pair = openpty(None, None)?;
     let (mut master, mut slave) = (File::from(pair.master), File::from(pair.slave));
     master.write_all(WORD)?;
+    // The kernel hands it over when it finds the time; in between, CRIU would not see it.
+    let mut arrived = [PollFd::new(slave.as_fd(), PollFlags::POLLIN)];
+    poll(&mut arrived, PollTimeout::from(1000_u16))?;
     Ok(Box::new(move || {
         let mut line = [0; WORD.len()];
         slave.read_exact(&mut line)?;
