@@ -101,8 +101,12 @@ fn ended_whole(job: &Job<'_>) -> Result<()> {
     job.wait_scratch(".criu/log", |log| {
         log.contains("stage=\"running\"").then_some(())
     })?;
-    let (host, scratch) = whereabouts(job)?;
-    host.write(format!("{scratch}/.criu/srv/go"), "", User::Alice, 0o644)?;
+    // It may be on its way to yet another slot.
+    wait::until("the job's directory", LIMIT, || {
+        let (host, scratch) = whereabouts(job)?;
+        let go = format!("{scratch}/.criu/srv/go");
+        Ok(host.write(go, "", User::Alice, 0o644).ok())
+    })?;
     let exit = job.wait_end()?;
     ensure!(
         exit == Exit::Code(7),

@@ -254,7 +254,7 @@ fn a_glidein_publishes_through_its_custom_script(pool: &Pool) -> Result<()> {
 }
 
 fn one_line_in_a_job_is_enough_where_the_access_point_does_the_rest(pool: &Pool) -> Result<()> {
-    let count = "#!/bin/sh\ni=0\nwhile [ $i -lt 100 ]; do i=$((i + 1)); echo $i $$; sleep 0.05; done\nexit 7\n";
+    let count = "#!/bin/sh\ni=0\nwhile [ $i -lt 400 ]; do i=$((i + 1)); echo $i $$; sleep 0.05; done\nexit 7\n";
     let job = pool.submit(
         &Submit::new("criu-starter")
             .program(
@@ -306,7 +306,7 @@ fn one_line_in_a_job_is_enough_where_the_access_point_does_the_rest(pool: &Pool)
     ensure!(!said.starts_with("0 of"), "{said}");
     what_people_ask(pool, &job)?;
     ensure!(job.wait_end()? == Exit::Code(7), "it ended otherwise");
-    let expected: String = (1..=100).map(|i| format!("{i} 2\n")).collect();
+    let expected: String = (1..=400).map(|i| format!("{i} 2\n")).collect();
     ensure!(job.output()? == expected, "{}", job.output()?);
 
     // A job that did not ask is not touched.
