@@ -14,6 +14,7 @@ use crate::init::Exit;
 use crate::job::Job;
 use crate::prepare::prepare;
 use crate::running::{End, StartFailed};
+use crate::supervise::Unprotected;
 use crate::{by_hand, keeper, log, period, supervise, sys};
 
 const EXAMPLES: &str = "\
@@ -176,27 +177,39 @@ fn supervised(images: Images, job: impl FnOnce() -> Result<Job>) -> std::process
     let error = match job().map(with) {
         Err(error) => error,
         Ok(job) if !job.wants_criu() => supervise::straight_through(&job.command),
-        Ok(job) => {
-            match keeper::keep(&job).and_then(|farewell| Ok((supervise::run(&job)?, farewell))) {
-                Ok((end, farewell)) => {
-                    farewell.say();
-                    return finish(end);
-                }
-                Err(error) => {
-                    // What went wrong is ours and not the job's, unless it is no program.
-                    if !error.is::<StartFailed>() {
-                        supervise::give_the_job_back(&job, &format!("{error:#}"));
-                    }
-                    error
-                }
+        Ok(job) => match kept(&job) {
+            Ok(end) => return finish(end),
+            Err(error) if error.is::<Unprotected>() => {
+                tracing::warn!("{error:#}");
+                supervise::straight_through(&job.command)
             }
-        }
+            Err(error) => error,
+        },
     };
     eprintln!("criu-starter: {error:#}");
     match error.downcast_ref::<StartFailed>() {
         Some(failed) => std::process::exit(failed.code),
         None => ExitCode::Failed.into(),
     }
+}
+
+/// Supervised, and with a keeper. What comes after this the keeper takes for the job's end.
+fn kept(job: &Job) -> Result<End> {
+    let (ended, farewell) = match keeper::keep(job) {
+        Ok(farewell) => (supervise::run(job), Some(farewell)),
+        Err(error) => (Err(error), None),
+    };
+    // What went wrong is ours and not the job's, unless it is no program or has not begun.
+    if let Err(error) = &ended
+        && !error.is::<StartFailed>()
+        && !error.is::<Unprotected>()
+    {
+        supervise::give_the_job_back(job, &format!("{error:#}"));
+    }
+    if let Some(farewell) = farewell {
+        farewell.say();
+    }
+    ended
 }
 
 /// Ends as the job did.

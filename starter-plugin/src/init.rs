@@ -43,6 +43,7 @@ use crate::mapped::Names;
 use crate::nameless::{self, NamelessError};
 use crate::namespaces::{Clocks, Mounts, SANDBOX, mount_all};
 use crate::preflight::Reason;
+use crate::running::StartFailed;
 use crate::unkept::{self, Unkept};
 use crate::{preflight, sys};
 
@@ -163,7 +164,9 @@ fn serve(mut init: Init, channel: &Channel) -> anyhow::Result<()> {
     let job = match &init.begin {
         Begin::Fresh(command) => match start(command, init.as_root) {
             Ok(job) => job,
-            Err((message, code)) => return channel.send(&Event::StartFailed { message, code }),
+            Err(StartFailed { message, code }) => {
+                return channel.send(&Event::StartFailed { message, code });
+            }
         },
         &Begin::Thaw { served, limit } => {
             match lay(&mut init).and_then(|()| thaw(&init, &children, served, limit)) {
@@ -352,7 +355,7 @@ fn exit_of(status: WaitStatus) -> Option<Exit> {
 }
 
 /// The job's first start: pid 2, a session of its own, no capability.
-fn start(job: &JobCommand, as_root: bool) -> Result<Pid, (String, i32)> {
+fn start(job: &JobCommand, as_root: bool) -> Result<Pid, StartFailed> {
     let command = || -> io::Result<Child> {
         let stdio = Path::new(SANDBOX).join(STDIO);
         let append = |name: &str| {
@@ -393,18 +396,9 @@ fn start(job: &JobCommand, as_root: bool) -> Result<Pid, (String, i32)> {
         });
         command.spawn()
     };
-    match command() {
-        Ok(child) => Ok(pid_of(&child)),
-        Err(error) => {
-            let code = if error.kind() == io::ErrorKind::NotFound {
-                127
-            } else {
-                126
-            };
-            let program = job.program.display();
-            Err((format!("cannot start {program}: {error}"), code))
-        }
-    }
+    command()
+        .map(|child| pid_of(&child))
+        .map_err(|error| StartFailed::of(&job.program, &error))
 }
 
 /// The files that the job had from outside of its sandbox, in place of the slot's.

@@ -3,8 +3,8 @@
 //! ```text
 //! starter ──> keeper ──> supervisor ──> pid 1 ──> the job
 //!               │  signals ──^  │
-//!               │               ├── ends as the job did, or with a code of ours: the same end
-//!               └───────────────┴── is killed: the job goes back to the queue, with its older image
+//!               │               ├── takes its leave, and ends as the job did, or with a code of ours: the same end
+//!               └───────────────┴── is killed, or panics: the job goes back to the queue, with its older image
 //! ```
 //!
 //! HTCondor takes the death of the process that it started for the job's. A supervisor has the job's images in its hands
@@ -14,6 +14,7 @@
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 
 use anyhow::{Context, Result};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -24,7 +25,7 @@ use crate::job::Job;
 use crate::signals::PASSED_ON;
 use crate::{supervise, sys};
 
-/// The supervisor's word that its end is the job's.
+/// The supervisor's word that it ends as it means to.
 #[derive(Debug)]
 pub(crate) struct Farewell(Option<PipeWriter>);
 
@@ -52,7 +53,7 @@ pub(crate) fn keep(job: &Job) -> Result<Farewell> {
 }
 
 impl Farewell {
-    /// From here on, a death by a signal is the job's.
+    /// From here on, whatever end there is is meant.
     pub(crate) fn say(self) {
         if let Farewell(Some(mut pipe)) = self {
             let _ = pipe.write_all(b"+");
@@ -76,13 +77,17 @@ fn wait(supervisor: Pid, mask: &SigSet) -> Result<WaitStatus> {
 }
 
 fn end(job: &Job, status: WaitStatus, mut said: PipeReader) -> ! {
-    let is_the_jobs = matches!(said.read(&mut [0]), Ok(1));
+    // What it has not said by now it will not say, though its pid 1 may hold the pipe a moment longer.
+    let _ = fcntl(&said, FcntlArg::F_SETFL(OFlag::O_NONBLOCK));
+    let is_meant = matches!(said.read(&mut [0]), Ok(1));
     match status {
-        WaitStatus::Exited(_, code) => std::process::exit(code),
-        WaitStatus::Signaled(_, signal, _) if is_the_jobs => sys::die_of(signal),
+        WaitStatus::Exited(_, code) if is_meant => std::process::exit(code),
+        WaitStatus::Signaled(_, signal, _) if is_meant => sys::die_of(signal),
         status => {
             let reason = match status {
                 WaitStatus::Signaled(_, signal, _) => format!("the supervisor died of {signal}"),
+                // A panic, which has told its own story.
+                WaitStatus::Exited(_, code) => format!("the supervisor ended with {code}"),
                 other => format!("the supervisor is gone: {other:?}"),
             };
             eprintln!("criu-starter: {reason}");

@@ -5,7 +5,9 @@
 //! thawed ─────────────────────────> namespaces ──> criu ───┴──> Running (`watch` has its life)
 //! ```
 
+use std::ffi::OsStr;
 use std::fs::File;
+use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::rc::Rc;
@@ -306,9 +308,19 @@ pub(crate) struct CannotHere(anyhow::Error);
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub(crate) struct StartFailed {
-    message: String,
+    pub(crate) message: String,
     /// As a shell would end.
     pub(crate) code: i32,
+}
+
+impl StartFailed {
+    pub(crate) fn of(program: &OsStr, error: &io::Error) -> Self {
+        let missing = error.kind() == io::ErrorKind::NotFound;
+        Self {
+            message: format!("cannot start {}: {error}", program.display()),
+            code: if missing { 127 } else { 126 },
+        }
+    }
 }
 
 /// What a job may use of a slot.

@@ -22,7 +22,7 @@ use crate::criu::Criu;
 use crate::exit_code::ExitCode;
 use crate::job::Job;
 use crate::restore::{Choice, Ladder, may_wait_for_store};
-use crate::running::{CannotHere, End, Running, announce};
+use crate::running::{CannotHere, End, Running, StartFailed, announce};
 use crate::sandbox::{self, Sandbox};
 use crate::signals::Signals;
 use crate::store::{Asked, Asking, Store};
@@ -243,6 +243,11 @@ fn beside_us() -> Result<PathBuf> {
     Ok(exe.parent().unwrap_or(Path::new("/")).to_owned())
 }
 
+/// This slot cannot freeze, and the job has nothing to lose: it is to be run as it is.
+#[derive(Debug, thiserror::Error)]
+#[error("the job runs without protection: {0:#}")]
+pub(crate) struct Unprotected(anyhow::Error);
+
 /// A slot that cannot freeze runs the job as it is, unless there is work to lose.
 fn without_criu(job: &Job, error: anyhow::Error) -> Result<End> {
     let archive = job.scratch.join(sandbox::ARCHIVE);
@@ -250,8 +255,7 @@ fn without_criu(job: &Job, error: anyhow::Error) -> Result<End> {
     if !job.is_htcondor() || has_image {
         return Err(error);
     }
-    tracing::warn!("the job runs without protection: {error:#}");
-    Err(straight_through(&job.command))
+    Err(Unprotected(error).into())
 }
 
 /// Becomes the job.
@@ -260,7 +264,7 @@ pub(crate) fn straight_through(command: &[std::ffi::OsString]) -> anyhow::Error 
         return anyhow!("no command: criu-starter run -- ./job args");
     };
     let error = Command::new(program).args(arguments).exec();
-    anyhow!(error).context(format!("cannot start {}", program.display()))
+    StartFailed::of(program, &error).into()
 }
 
 /// Makes the starter give the job back to the queue with nothing transferred, so

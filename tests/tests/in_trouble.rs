@@ -4,14 +4,18 @@ use std::fs;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tests::host::Host;
 use tests::users::User;
+use tests::wait;
 
-use crate::place::{Place, STARTER, each_line_once, on_both_criu};
+use crate::place::{COUNT, LIMIT, Place, STARTER, each_line_once, on_both_criu};
 
 on_both_criu!(
     a_disk_that_fills_up_in_mid_dump_costs_one_image,
     memory_in_huge_pages_is_restored_from_files,
+    a_supervisor_that_is_killed_is_not_the_jobs_end,
 );
 
 /// Counts until `go` is there, and knows its memory again: of `MEMORY`, which must be bytes.
@@ -132,4 +136,43 @@ fn memory_in_huge_pages_is_restored_from_files(host: &Host) -> Result<()> {
     );
     there.finish()?;
     each_line_once(&(here.read("out") + &there.read("out")))
+}
+
+/// As a starter sees it, whose memory limit may strike the supervisor and not the job.
+fn a_supervisor_that_is_killed_is_not_the_jobs_end(host: &Host) -> Result<()> {
+    let mut here = Place::with(host, "killed", COUNT)?;
+    let ad = format!("{}/.job.ad", here.dir);
+    let variables = [
+        format!("_CONDOR_JOB_AD={ad}"),
+        format!("_CONDOR_SCRATCH_DIR={}", here.dir),
+    ];
+    host.write(
+        &ad,
+        "WantCRIU = true\nNumJobStarts = 0\n",
+        User::Pilot,
+        0o644,
+    )?;
+    let variables = variables.each_ref().map(String::as_str);
+    here.start(&[&["env"], &variables[..], &[STARTER, "run", "--", "./job"]].concat())?;
+    here.wait_for("line 5")?;
+    let is_there = |here: &Place<'_>| -> Result<bool> {
+        let found = here.ask(&["pgrep", "-fx", "/bin/bash ./job"])?;
+        Ok(found.status.success())
+    };
+    ensure!(is_there(&here)?, "pgrep does not see the job");
+    let keeper = here.supervisor()?;
+    let below = fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children"))?;
+    let supervisor = Pid::from_raw(below.trim().parse()?);
+    kill(supervisor, Signal::SIGKILL)?;
+    let status = here.end()?;
+    ensure!(status.code() == Some(87), "{status}: {}", here.story());
+    let reason = fs::read_to_string(here.path(".job_wrapper_failure"))?;
+    ensure!(
+        reason.contains("the supervisor died of SIGKILL"),
+        "{reason}"
+    );
+    // Two copies at once would be worse than a lost slot.
+    wait::until("the end of what ran under it", LIMIT, || {
+        Ok((!is_there(&here)?).then_some(()))
+    })
 }
