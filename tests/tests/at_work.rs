@@ -1,7 +1,6 @@
 //! What people and HTCondor do with jobs at work, and what becomes of it where the jobs are ours.
 
 use std::fs;
-use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
@@ -10,13 +9,14 @@ use tests::events::{Exit, Kind};
 use tests::host::Host;
 use tests::job::{Job, LIMIT};
 use tests::pool::Pool;
-use tests::require;
 use tests::roots::HtCondor;
 use tests::scratch::Scratch;
 use tests::spec::{Ep, Spec};
 use tests::submit::Submit;
 use tests::users::User;
 use tests::wait;
+
+use crate::shared::{Shared, on_both_versions};
 
 /// Counts until `go` is there.
 const COUNT: &str = r#"#!/bin/bash
@@ -33,13 +33,6 @@ exit 7
 const BROKEN_CRIU: &str =
     "#!/bin/sh\n[ \"$1\" = --version ] && echo Version: 9.9.9 && exit\nexit 1\n";
 
-macro_rules! on_both_versions {
-    ($($name:ident),+ $(,)?) => {
-        mod v23_9 { $(#[test] fn $name() { super::on_shared_pool(super::HtCondor::V23_9, super::$name); })+ }
-        mod v25 { $(#[test] fn $name() { super::on_shared_pool(super::HtCondor::V25, super::$name); })+ }
-    };
-}
-
 on_both_versions!(
     condor_tail_shows_what_the_job_prints,
     streamed_output_arrives_while_the_job_runs_and_once,
@@ -50,34 +43,27 @@ on_both_versions!(
     an_older_criu_that_works_is_used_where_a_newer_one_does_not,
 );
 
+static POOLS: Shared = Shared::new(up);
+
 fn on_shared_pool(version: HtCondor, test: fn(&Pool) -> Result<()>) {
-    require!(root, namespaces, roots);
-    match shared(version) {
-        Ok(pool) => test(pool).unwrap_or_else(|error| panic!("{error:#}")),
-        Err(error) => panic!("{error}"),
-    }
+    POOLS.on(version, test);
 }
 
 /// Two ordinary nodes, one that gives a job a second to leave (the time is taken when a job looks), and one with a
 /// newer CRIU that is broken.
-fn shared(version: HtCondor) -> &'static Result<Pool, String> {
-    static POOLS: [OnceLock<Result<Pool, String>>; 2] = [OnceLock::new(), OnceLock::new()];
-    POOLS[usize::from(version == HtCondor::V25)].get_or_init(|| {
-        let no_time = "CRIU_LEAD = 0\nGLIDEIN_ToDie = time() + 1\nSTARTD_ATTRS = $(STARTD_ATTRS) GLIDEIN_ToDie\n";
-        let up = || -> Result<Pool> {
-            let broken = Scratch::new("criu")?;
-            let criu = broken.path().join("criu");
-            fs::write(&criu, BROKEN_CRIU)?;
-            Pool::up(
-                &Spec::new(version)
-                    .ep(equipped(Ep::root())?.slots(3))
-                    .ep(equipped(Ep::glidein())?.slots(3))
-                    .ep(equipped(Ep::root())?.slots(2).config(no_time))
-                    .ep(equipped(Ep::root())?.install(criu, "/usr/local/sbin/criu")),
-            )
-        };
-        up().map_err(|error| format!("{error:#}"))
-    })
+fn up(version: HtCondor) -> Result<Pool> {
+    let no_time =
+        "CRIU_LEAD = 0\nGLIDEIN_ToDie = time() + 1\nSTARTD_ATTRS = $(STARTD_ATTRS) GLIDEIN_ToDie\n";
+    let broken = Scratch::new("criu")?;
+    let criu = broken.path().join("criu");
+    fs::write(&criu, BROKEN_CRIU)?;
+    Pool::up(
+        &Spec::new(version)
+            .ep(equipped(Ep::root())?.slots(3))
+            .ep(equipped(Ep::glidein())?.slots(3))
+            .ep(equipped(Ep::root())?.slots(2).config(no_time))
+            .ep(equipped(Ep::root())?.install(criu, "/usr/local/sbin/criu")),
+    )
 }
 
 /// First on a host of that name, then on one of the ordinary ones.

@@ -1,14 +1,11 @@
 //! The supervisor's own way to a store, and what it falls back to.
 
-use std::sync::{Mutex, MutexGuard, OnceLock};
-
 use anyhow::{Context, Result, ensure};
 use tests::binaries;
 use tests::equipped::{equipped, pilot_says, survivor_with_store};
 use tests::events::Exit;
 use tests::job::{Job, LIMIT};
 use tests::pool::Pool;
-use tests::require;
 use tests::roots::HtCondor;
 use tests::spec::{Ep, Spec};
 use tests::store::{PLACE, Store, TOKEN};
@@ -16,27 +13,11 @@ use tests::submit::Submit;
 use tests::users::User;
 use tests::wait;
 
+use crate::counting;
+use crate::shared::{Shared, on_both_versions};
+
 /// How far the job counts.
 const LAST: u32 = 240;
-
-/// Each line says where the job is, and what it has summed up.
-const COUNT: &str = r#"#!/bin/sh
-i=0 sum=0
-while [ $i -lt 240 ]; do
-    i=$((i + 1)) sum=$(((sum * 31 + i) % 1000003))
-    echo "$i $sum" >>numbers
-    echo "line $i"
-    sleep 0.05
-done
-exit 7
-"#;
-
-macro_rules! on_both_versions {
-    ($($(#[$how:meta])? $name:ident),+ $(,)?) => {
-        mod v23_9 { $(#[test] $(#[$how])? fn $name() { super::on_shared_pool(super::HtCondor::V23_9, super::$name); })+ }
-        mod v25 { $(#[test] $(#[$how])? fn $name() { super::on_shared_pool(super::HtCondor::V25, super::$name); })+ }
-    };
-}
 
 on_both_versions!(
     images_go_home_through_the_store_and_nothing_through_spool,
@@ -47,34 +28,17 @@ on_both_versions!(
     one_line_in_a_job_is_enough_where_the_access_point_names_its_store,
 );
 
-/// One test at a time: most of them do something to the store that all share.
-fn shared(version: HtCondor) -> (&'static Result<Pool, String>, MutexGuard<'static, ()>) {
-    static POOLS: [OnceLock<Result<Pool, String>>; 2] = [OnceLock::new(), OnceLock::new()];
-    static TURNS: [Mutex<()>; 2] = [Mutex::new(()), Mutex::new(())];
-    let index = usize::from(version == HtCondor::V25);
-    let turn = TURNS[index]
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
-    let pool = POOLS[index].get_or_init(|| {
-        spec(version)
-            .and_then(|spec| Pool::up(&spec))
-            .and_then(|pool| {
-                Store::up(&pool)?;
-                Ok(pool)
-            })
-            .map_err(|error| format!("{error:#}"))
-    });
-    (pool, turn)
+static POOLS: Shared = Shared::new(up);
+
+/// One test at a time: most of them do something to the store or the network that all share.
+fn on_shared_pool(version: HtCondor, test: fn(&Pool, &Store<'_>) -> Result<()>) {
+    POOLS.alone_on(version, |pool| test(pool, &Store::on(pool)));
 }
 
-fn on_shared_pool(version: HtCondor, test: fn(&Pool, &Store<'_>) -> Result<()>) {
-    require!(root, namespaces, roots);
-    let (pool, _turn) = shared(version);
-    let done = match pool {
-        Ok(pool) => test(pool, &Store::on(pool)),
-        Err(error) => panic!("{error}"),
-    };
-    done.unwrap_or_else(|error| panic!("{error:#}"));
+fn up(version: HtCondor) -> Result<Pool> {
+    let pool = Pool::up(&spec(version)?)?;
+    Store::up(&pool)?;
+    Ok(pool)
 }
 
 /// Patience is right at a site; here it is only waited for.
@@ -95,16 +59,10 @@ fn spec(version: HtCondor) -> Result<Spec> {
 }
 
 fn counting_job() -> Result<Submit> {
-    survivor_with_store("count.sh", COUNT, "", PLACE)
+    survivor_with_store(counting::NAME, counting::program(LAST), "", PLACE)
 }
 
-fn wait_counted(job: &Job<'_>, enough: u32) -> Result<()> {
-    job.wait_scratch(".criu/srv/numbers", |text| {
-        (text.lines().count() as u32 >= enough).then_some(())
-    })
-}
-
-/// To the end, every line once and in order, and no image at home.
+/// To the end, and whole.
 fn ends_whole(job: &Job<'_>) -> Result<()> {
     let exit = job.wait_end()?;
     ensure!(
@@ -112,18 +70,7 @@ fn ends_whole(job: &Job<'_>) -> Result<()> {
         "it ended with {exit:?}, reason {:?}",
         job.attribute("ChirpCRIUReason")?
     );
-    let mut sum = 0;
-    let mut expected = Vec::new();
-    for number in 1..=LAST {
-        sum = (sum * 31 + number) % 1_000_003;
-        expected.push(format!("{number} {sum}"));
-    }
-    let numbers = job.file("numbers")?;
-    ensure!(numbers.lines().eq(&expected), "numbers:\n{numbers}");
-    let lines: String = (1..=LAST).map(|i| format!("line {i}\n")).collect();
-    ensure!(job.output()? == lines, "stdout:\n{}", job.output()?);
-    ensure!(job.file("checkpoint.criu").is_err(), "the image came home");
-    Ok(())
+    counting::is_whole(job, LAST)
 }
 
 /// The generations of the job's images in the store, newest first.
@@ -178,7 +125,7 @@ fn images_go_home_through_the_store_and_nothing_through_spool(
     let job = pool.submit(&counting_job()?)?;
     job.wait_start(1)?;
     for nth in 1..=2 {
-        wait_counted(&job, LAST / 4 * nth)?;
+        counting::wait(&job, LAST / 4 * nth)?;
         evict(&job, nth as usize)?;
         went_by(&job, "store")?;
         let newest = stored(store, &job)?.first().copied();
@@ -195,7 +142,7 @@ fn a_store_that_is_down_at_the_eviction_costs_nothing_and_the_next_image_is_its_
 ) -> Result<()> {
     let job = pool.submit(&counting_job()?)?;
     job.wait_start(1)?;
-    wait_counted(&job, LAST / 4)?;
+    counting::wait(&job, LAST / 4)?;
     store.kill()?;
     let evicted = evict(&job, 1);
     store.start()?;
@@ -203,21 +150,21 @@ fn a_store_that_is_down_at_the_eviction_costs_nothing_and_the_next_image_is_its_
     went_by(&job, "spool")?;
     ensure!(is_spooled(&job)?, "it did not go to SPOOL");
     job.wait_start(2)?;
-    wait_counted(&job, LAST / 2)?;
+    counting::wait(&job, LAST / 2)?;
     evict(&job, 2)?;
     went_by(&job, "store")?;
     ensure!(stored(store, &job)? == [2]);
     // The older one is still where it was.
     ensure!(is_spooled(&job)?);
     job.wait_start(3)?;
-    wait_counted(&job, LAST / 2 + 1)?;
+    counting::wait(&job, LAST / 2 + 1)?;
     ends_whole(&job)
 }
 
 fn a_store_that_is_down_at_the_start_is_waited_for(pool: &Pool, store: &Store<'_>) -> Result<()> {
     let job = pool.submit(&counting_job()?)?;
     job.wait_start(1)?;
-    wait_counted(&job, LAST / 4)?;
+    counting::wait(&job, LAST / 4)?;
     evict(&job, 1)?;
     // Or it might be running again before the store is down.
     job.hold()?;
@@ -262,7 +209,7 @@ fn a_slot_without_the_program_uses_spool(pool: &Pool, store: &Store<'_>) -> Resu
     let job = counting_job()?.set("transfer_input_files", "count.sh");
     let job = pool.submit(&job)?;
     job.wait_start(1)?;
-    wait_counted(&job, LAST / 4)?;
+    counting::wait(&job, LAST / 4)?;
     evict(&job, 1)?;
     went_by(&job, "spool")?;
     ensure!(stored(store, &job)?.is_empty());
@@ -275,12 +222,12 @@ fn one_line_in_a_job_is_enough_where_the_access_point_names_its_store(
     store: &Store<'_>,
 ) -> Result<()> {
     let submit = Submit::new("count.sh")
-        .program("count.sh", COUNT)
+        .program(counting::NAME, counting::program(LAST))
         .set("+WantCRIU", "true")
         .requiring("TARGET.Name =!= MY.LastRemoteHost");
     let job = pool.submit(&submit)?;
     job.wait_start(1)?;
-    wait_counted(&job, LAST / 3)?;
+    counting::wait(&job, LAST / 3)?;
     evict(&job, 1)?;
     went_by(&job, "store")?;
     ensure!(stored(store, &job)? == [1]);

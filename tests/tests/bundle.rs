@@ -47,7 +47,6 @@ exit 7
 const BUNDLE: &str = "/opt/bundle";
 
 #[test]
-#[ignore = "has not passed yet, and why is not known"]
 fn inside_a_container_that_has_nothing_it_freezes_and_thaws() {
     require!(root, namespaces, user_namespaces, roots);
     let test = || -> Result<()> {
@@ -56,7 +55,11 @@ fn inside_a_container_that_has_nothing_it_freezes_and_thaws() {
         let host = pool.ap();
         host.run(User::Root, "/", &["sh", "-c", IMAGE])?;
         host.make_dir(format!("/opt/image{BUNDLE}"), User::Root, 0o755)?;
-        bundle::unpack(&bundle::tarball()?, &host.path("/opt"))?;
+        // By the host itself, as its admin would: seen from here its directories are no places for a library to unpack to.
+        let tarball = fs::read(bundle::tarball()?)?;
+        host.write("/opt/bundle.tar.gz", tarball, User::Root, 0o644)?;
+        let unpack = ["tar", "-xzf", "/opt/bundle.tar.gz", "-C", "/opt"];
+        host.run(User::Root, "/", &unpack)?;
         freeze_and_thaw_in_a_container(host)
     };
     test().unwrap_or_else(|error| panic!("{error:#}"));

@@ -1,7 +1,6 @@
 //! Images that go home while the job runs, by HTCondor's own way: what a slot that dies without a signal costs, and
 //! what becomes of jobs that cannot be frozen.
 
-use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
@@ -9,11 +8,12 @@ use tests::equipped::{equipped, survivor};
 use tests::events::Exit;
 use tests::job::{Job, LIMIT};
 use tests::pool::Pool;
-use tests::require;
 use tests::roots::HtCondor;
 use tests::spec::{Ep, Spec};
 use tests::submit::Submit;
 use tests::wait;
+
+use crate::shared::{Shared, on_both_versions};
 
 /// How far the job counts: twenty seconds and more.
 const LAST: usize = 400;
@@ -34,13 +34,6 @@ done
 exit 7
 "#;
 
-macro_rules! on_both_versions {
-    ($($name:ident),+ $(,)?) => {
-        mod v23_9 { $(#[test] fn $name() { super::on_shared_pool(super::HtCondor::V23_9, super::$name); })+ }
-        mod v25 { $(#[test] fn $name() { super::on_shared_pool(super::HtCondor::V25, super::$name); })+ }
-    };
-}
-
 on_both_versions!(
     a_slot_that_is_killed_without_a_signal_costs_an_interval_at_most,
     before_a_slots_announced_end_the_job_goes_on_elsewhere,
@@ -48,31 +41,23 @@ on_both_versions!(
     a_job_that_cannot_be_frozen_gets_its_signal_and_its_ad_says_why,
 );
 
+static POOLS: Shared = Shared::new(up);
+
 fn on_shared_pool(version: HtCondor, test: fn(&Pool) -> Result<()>) {
-    require!(root, namespaces, roots);
-    match shared(version) {
-        Ok(pool) => test(pool).unwrap_or_else(|error| panic!("{error:#}")),
-        Err(error) => panic!("{error}"),
-    }
+    POOLS.on(version, test);
 }
 
 /// Three ordinary nodes, and one that always ends soon: the time is taken when a job looks.
-fn shared(version: HtCondor) -> &'static Result<Pool, String> {
-    static POOLS: [OnceLock<Result<Pool, String>>; 2] = [OnceLock::new(), OnceLock::new()];
-    POOLS[usize::from(version == HtCondor::V25)].get_or_init(|| {
-        let ends_soon = "CRIU_LEAD = 60\nGLIDEIN_ToDie = time() + 190\n\
-                         STARTD_ATTRS = $(STARTD_ATTRS) GLIDEIN_ToDie\n";
-        let up = || -> Result<Pool> {
-            Pool::up(
-                &Spec::new(version)
-                    .ep(equipped(Ep::root())?)
-                    .ep(equipped(Ep::glidein())?)
-                    .ep(equipped(Ep::root())?.config(ends_soon))
-                    .ep(equipped(Ep::root())?),
-            )
-        };
-        up().map_err(|error| format!("{error:#}"))
-    })
+fn up(version: HtCondor) -> Result<Pool> {
+    let ends_soon = "CRIU_LEAD = 60\nGLIDEIN_ToDie = time() + 190\n\
+                     STARTD_ATTRS = $(STARTD_ATTRS) GLIDEIN_ToDie\n";
+    Pool::up(
+        &Spec::new(version)
+            .ep(equipped(Ep::root())?)
+            .ep(equipped(Ep::glidein())?)
+            .ep(equipped(Ep::root())?.config(ends_soon))
+            .ep(equipped(Ep::root())?),
+    )
 }
 
 fn on_hosts(name: &str, program: &str, hosts: &[&str]) -> Result<Submit> {

@@ -1,7 +1,5 @@
 //! What becomes of a job's outputs and of its images: outputs arrive as they would without us, and images go with the job.
 
-use std::sync::OnceLock;
-
 use anyhow::{Context, Result, ensure};
 use tests::equipped::{equipped, survivor};
 use tests::events::{Exit, Kind};
@@ -11,14 +9,9 @@ use tests::roots::HtCondor;
 use tests::spec::{Ep, Spec};
 use tests::submit::Submit;
 use tests::users::User;
-use tests::{require, wait};
+use tests::wait;
 
-macro_rules! on_both_versions {
-    ($($name:ident),+ $(,)?) => {
-        mod v23_9 { $(#[test] fn $name() { super::on_shared_pool(super::HtCondor::V23_9, super::$name); })+ }
-        mod v25 { $(#[test] fn $name() { super::on_shared_pool(super::HtCondor::V25, super::$name); })+ }
-    };
-}
+use crate::shared::{Shared, on_both_versions};
 
 on_both_versions!(
     named_outputs_arrive_whole_and_at_the_end_alone,
@@ -45,25 +38,18 @@ echo ended >state
 exit 7
 ";
 
-fn shared(version: HtCondor) -> &'static Result<Pool, String> {
-    static POOLS: [OnceLock<Result<Pool, String>>; 2] = [OnceLock::new(), OnceLock::new()];
-    let up = || -> Result<Pool> {
-        let eps = [Ep::root(), Ep::root(), Ep::glidein(), Ep::glidein()];
-        let spec = eps.into_iter().try_fold(Spec::new(version), |spec, ep| {
-            anyhow::Ok(spec.ep(equipped(ep)?))
-        })?;
-        Pool::up(&spec)
-    };
-    POOLS[usize::from(version == HtCondor::V25)]
-        .get_or_init(|| up().map_err(|error| format!("{error:#}")))
+fn up(version: HtCondor) -> Result<Pool> {
+    let eps = [Ep::root(), Ep::root(), Ep::glidein(), Ep::glidein()];
+    let spec = eps.into_iter().try_fold(Spec::new(version), |spec, ep| {
+        anyhow::Ok(spec.ep(equipped(ep)?))
+    })?;
+    Pool::up(&spec)
 }
 
+static POOLS: Shared = Shared::new(up);
+
 fn on_shared_pool(version: HtCondor, test: fn(&Pool) -> Result<()>) {
-    require!(root, namespaces, user_namespaces, roots);
-    match shared(version) {
-        Ok(pool) => test(pool).unwrap_or_else(|error| panic!("{error:#}")),
-        Err(error) => panic!("{error}"),
-    }
+    POOLS.on(version, test);
 }
 
 fn worker(program: &str) -> Result<Submit> {

@@ -1,25 +1,17 @@
 //! What a node says of itself in its slots' ads: through STARTD_CRON, and as a custom script of a glidein.
 
-use std::sync::OnceLock;
-
 use anyhow::{Context, Result, ensure};
 use tests::binaries;
 use tests::equipped::{equipped, pilot_says};
 use tests::events::Exit;
 use tests::host::Host;
 use tests::pool::Pool;
-use tests::require;
 use tests::roots::HtCondor;
 use tests::spec::{Ep, Spec};
 use tests::submit::Submit;
 use tests::users::User;
 
-macro_rules! on_both_versions {
-    ($($name:ident),+ $(,)?) => {
-        mod v23_9 { $(#[test] fn $name() { super::on_shared_pool(super::HtCondor::V23_9, super::$name); })+ }
-        mod v25 { $(#[test] fn $name() { super::on_shared_pool(super::HtCondor::V25, super::$name); })+ }
-    };
-}
+use crate::shared::{Shared, on_both_versions};
 
 on_both_versions!(
     a_slots_ad_follows_what_its_node_can,
@@ -44,19 +36,10 @@ fn spec(version: HtCondor) -> Result<Spec> {
         .ep(equipped(Ep::root())?))
 }
 
-/// Nobody drops it: its guard ends it when the test process is gone.
+static POOLS: Shared = Shared::new(|version| Pool::up(&spec(version)?));
+
 fn on_shared_pool(version: HtCondor, test: fn(&Pool) -> Result<()>) {
-    require!(root, namespaces, user_namespaces, roots);
-    static POOLS: [OnceLock<Result<Pool, String>>; 2] = [OnceLock::new(), OnceLock::new()];
-    let pool = POOLS[usize::from(version == HtCondor::V25)].get_or_init(|| {
-        spec(version)
-            .and_then(|spec| Pool::up(&spec))
-            .map_err(|error| format!("{error:#}"))
-    });
-    match pool {
-        Ok(pool) => test(pool).unwrap_or_else(|error| panic!("{error:#}")),
-        Err(error) => panic!("{error}"),
-    }
+    POOLS.on(version, test);
 }
 
 fn value(ad: &str, name: &str) -> Option<String> {

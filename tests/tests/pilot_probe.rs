@@ -1,17 +1,17 @@
 //! The probe on nodes where all is well and on nodes where something is wrong: always an answer, and nothing left behind.
 
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use tests::binaries;
 use tests::host::Host;
 use tests::pool::Pool;
-use tests::require;
 use tests::roots::HtCondor;
 use tests::spec::{Ep, Spec};
 use tests::turns;
 use tests::users::User;
+
+use crate::shared::Shared;
 
 /// The promise is 1 s on an idle machine; tests run several at once.
 const LIMIT: Duration = Duration::from_secs(3);
@@ -23,30 +23,20 @@ const AS_PILOT: &str = "setpriv --reuid=pilot --regid=pilot --clear-groups --bou
 /// Where the tests of this module probe; each in a directory of its own.
 const PROBES: &str = "/home/pilot/probes";
 
-fn shared() -> Result<&'static Host> {
-    static POOL: OnceLock<Result<Pool, String>> = OnceLock::new();
-    let pool = POOL.get_or_init(|| up().map_err(|error| format!("{error:#}")));
-    match pool {
-        Ok(pool) => pool.host("ep1"),
-        Err(error) => anyhow::bail!("{error}"),
-    }
-}
+static POOLS: Shared = Shared::new(up);
 
-fn up() -> Result<Pool> {
+fn up(version: HtCondor) -> Result<Pool> {
     let built = binaries::dir()?;
     let mut ep = Ep::glidein();
     for name in ["criu-pilot", "criu-starter"] {
         ep = ep.install(built.join(name), name);
     }
-    Pool::up(&Spec::new(HtCondor::V25).ep(ep))
+    Pool::up(&Spec::new(version).ep(ep))
 }
 
 fn run(test: impl FnOnce(&Host) -> Result<()>) {
-    require!(root, namespaces, user_namespaces, roots);
     let _turn = turns::take();
-    shared()
-        .and_then(test)
-        .unwrap_or_else(|error| panic!("{error:#}"));
+    POOLS.on(HtCondor::V25, |pool| test(pool.host("ep1")?));
 }
 
 /// A shell's script as root in a mount namespace of its own; `$probe` in it probes as the pilot, in `$dir`.

@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Output};
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -12,11 +11,12 @@ use nix::unistd::Pid;
 use tests::binaries;
 use tests::host::Host;
 use tests::pool::Pool;
-use tests::require;
 use tests::roots::HtCondor;
 use tests::spec::Spec;
 use tests::users::User;
 use tests::wait;
+
+use crate::shared::Shared;
 
 /// Far above what any step takes on two busy cores.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
@@ -44,29 +44,20 @@ macro_rules! on_both_criu {
 }
 pub(crate) use on_both_criu;
 
+static POOLS: Shared = Shared::new(up);
+
 pub(crate) fn on(version: HtCondor, test: fn(&Host) -> Result<()>) {
-    require!(root, namespaces, roots);
-    match shared(version) {
-        Ok(pool) => test(pool.ap()).unwrap_or_else(|error| panic!("{error:#}")),
-        Err(error) => panic!("{error}"),
-    }
+    POOLS.on(version, |pool| test(pool.ap()));
 }
 
-/// Nobody drops it: its guard ends it when the test process is gone.
-fn shared(version: HtCondor) -> &'static Result<Pool, String> {
-    static POOLS: [OnceLock<Result<Pool, String>>; 2] = [OnceLock::new(), OnceLock::new()];
-    POOLS[usize::from(version == HtCondor::V25)].get_or_init(|| {
-        let up = || -> Result<Pool> {
-            let pool = Pool::up(&Spec::bare(version))?;
-            let install = |program: &Path, to: &str| -> Result<()> {
-                pool.ap().write(to, fs::read(program)?, User::Root, 0o755)
-            };
-            install(&binaries::dir()?.join("criu-starter"), STARTER)?;
-            install(&binaries::specimens()?, SPECIMENS)?;
-            Ok(pool)
-        };
-        up().map_err(|error| format!("{error:#}"))
-    })
+fn up(version: HtCondor) -> Result<Pool> {
+    let pool = Pool::up(&Spec::bare(version))?;
+    let install = |program: &Path, to: &str| -> Result<()> {
+        pool.ap().write(to, fs::read(program)?, User::Root, 0o755)
+    };
+    install(&binaries::dir()?.join("criu-starter"), STARTER)?;
+    install(&binaries::specimens()?, SPECIMENS)?;
+    Ok(pool)
 }
 
 /// A directory with a job in it.

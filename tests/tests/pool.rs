@@ -1,6 +1,5 @@
 //! What every pool can do, whatever its version: these tests share one pool per version.
 
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -8,22 +7,15 @@ use tests::events::Exit;
 use tests::host::Role;
 use tests::job::Job;
 use tests::pool::Pool;
-use tests::require;
 use tests::roots::HtCondor;
 use tests::spec::{Ep, Spec};
 use tests::submit::Submit;
 use tests::users::User;
 
+use crate::shared::{Shared, on_both_versions};
+
 /// The pool's promise is 15 s on an idle machine; tests run several at once.
 const UP_LIMIT: Duration = Duration::from_secs(20);
-
-/// Each test on both versions: `v23_9::name` and `v25::name`.
-macro_rules! on_both_versions {
-    ($($name:ident),+ $(,)?) => {
-        mod v23_9 { $(#[test] fn $name() { super::on_shared_pool(super::HtCondor::V23_9, super::$name); })+ }
-        mod v25 { $(#[test] fn $name() { super::on_shared_pool(super::HtCondor::V25, super::$name); })+ }
-    };
-}
 
 on_both_versions!(
     a_pool_is_up_in_time,
@@ -39,7 +31,7 @@ on_both_versions!(
     running_out_of_time_shows_the_logs_that_matter,
 );
 
-struct Shared {
+struct Timed {
     pool: Pool,
     took: Duration,
 }
@@ -65,26 +57,17 @@ fn spec(version: HtCondor) -> Spec {
         .ep(Ep::root().without_criu().config("START = False"))
 }
 
-/// Nobody drops it: its guard ends it when the test process is gone.
-fn shared(version: HtCondor) -> &'static Result<Shared, String> {
-    static POOLS: [OnceLock<Result<Shared, String>>; 2] = [OnceLock::new(), OnceLock::new()];
-    let index = usize::from(version == HtCondor::V25);
-    POOLS[index].get_or_init(|| {
-        let start = Instant::now();
-        let pool = Pool::up(&spec(version)).map_err(|error| format!("{error:#}"))?;
-        Ok(Shared {
-            pool,
-            took: start.elapsed(),
-        })
+static POOLS: Shared<Timed> = Shared::new(|version| {
+    let start = Instant::now();
+    let pool = Pool::up(&spec(version))?;
+    Ok(Timed {
+        pool,
+        took: start.elapsed(),
     })
-}
+});
 
-fn on_shared_pool(version: HtCondor, test: fn(&Shared) -> Result<()>) {
-    require!(root, namespaces, user_namespaces, roots);
-    match shared(version) {
-        Ok(shared) => test(shared).unwrap_or_else(|error| panic!("{error:#}")),
-        Err(error) => panic!("{error}"),
-    }
+fn on_shared_pool(version: HtCondor, test: fn(&Timed) -> Result<()>) {
+    POOLS.on(version, test);
 }
 
 /// One job per kind of execution point, waiting side by side.
@@ -94,7 +77,7 @@ fn on_both_hosts<'p>(
     Ok([("ep1", submit("ep1")?), ("ep2", submit("ep2")?)])
 }
 
-fn a_pool_is_up_in_time(shared: &Shared) -> Result<()> {
+fn a_pool_is_up_in_time(shared: &Timed) -> Result<()> {
     eprintln!(
         "HtCondor {} was up after {:?}",
         shared.pool.version(),
@@ -104,7 +87,7 @@ fn a_pool_is_up_in_time(shared: &Shared) -> Result<()> {
     Ok(())
 }
 
-fn a_job_runs_on_each_execution_point(shared: &Shared) -> Result<()> {
+fn a_job_runs_on_each_execution_point(shared: &Timed) -> Result<()> {
     let script = "echo hello from $(hostname) as $(id -un); echo oops >&2; exit 3";
     for (host, job) in
         on_both_hosts(|host| shared.pool.submit(&Submit::script(script).on_host(host)))?
@@ -121,7 +104,7 @@ fn a_job_runs_on_each_execution_point(shared: &Shared) -> Result<()> {
     Ok(())
 }
 
-fn a_job_can_make_its_own_namespaces(shared: &Shared) -> Result<()> {
+fn a_job_can_make_its_own_namespaces(shared: &Timed) -> Result<()> {
     let script = r#"exec unshare --user --map-root-user --pid --fork --mount --mount-proc --ipc --uts sh -c '
         mount -t tmpfs none /mnt && mount --bind . /srv && echo $$ $(awk "{print \$2}" /proc/self/uid_map)'"#;
     for (host, job) in
@@ -147,7 +130,7 @@ fn a_job_can_make_its_own_namespaces(shared: &Shared) -> Result<()> {
     Ok(())
 }
 
-fn a_glidein_and_its_jobs_have_no_capability(shared: &Shared) -> Result<()> {
+fn a_glidein_and_its_jobs_have_no_capability(shared: &Timed) -> Result<()> {
     let glidein = shared.pool.host("ep2")?;
     ensure!(glidein.role == Role::Glidein);
     let job = shared
@@ -187,7 +170,7 @@ fn a_glidein_and_its_jobs_have_no_capability(shared: &Shared) -> Result<()> {
     Ok(())
 }
 
-fn a_vacated_job_gets_back_what_it_saved(shared: &Shared) -> Result<()> {
+fn a_vacated_job_gets_back_what_it_saved(shared: &Timed) -> Result<()> {
     let script = "\
         if [ -f saved ]; then cat saved; exit 7; fi
         trap 'echo saved on $(hostname) >saved; exit 0' TERM
@@ -221,7 +204,7 @@ fn a_vacated_job_gets_back_what_it_saved(shared: &Shared) -> Result<()> {
     Ok(())
 }
 
-fn a_job_that_matches_nowhere_is_told_which_clause(shared: &Shared) -> Result<()> {
+fn a_job_that_matches_nowhere_is_told_which_clause(shared: &Timed) -> Result<()> {
     let job = shared
         .pool
         .submit(&Submit::script("true").set("requirements", "TARGET.HasNoSuchThing =?= true"))?;
@@ -237,7 +220,7 @@ fn a_job_that_matches_nowhere_is_told_which_clause(shared: &Shared) -> Result<()
     job.remove()
 }
 
-fn a_job_that_is_held_ends_the_waiting_for_it(shared: &Shared) -> Result<()> {
+fn a_job_that_is_held_ends_the_waiting_for_it(shared: &Timed) -> Result<()> {
     let job = shared.pool.submit(&Submit::script("sleep 600"))?;
     job.wait_start(1)?;
     job.hold()?;
@@ -250,7 +233,7 @@ fn a_job_that_is_held_ends_the_waiting_for_it(shared: &Shared) -> Result<()> {
     job.remove()
 }
 
-fn a_host_has_no_criu_if_it_is_to_have_none(shared: &Shared) -> Result<()> {
+fn a_host_has_no_criu_if_it_is_to_have_none(shared: &Timed) -> Result<()> {
     for (host, has) in [("ep1", true), ("ep2", true), ("ep3", false)] {
         let found = shared.pool.host(host)?.run(
             User::Root,
@@ -263,7 +246,7 @@ fn a_host_has_no_criu_if_it_is_to_have_none(shared: &Shared) -> Result<()> {
 }
 
 /// The environment that all of the project stands on: user namespaces, an unmasked /proc, nothing inherited.
-fn criu_freezes_and_thaws_in_a_host_without_root(shared: &Shared) -> Result<()> {
+fn criu_freezes_and_thaws_in_a_host_without_root(shared: &Timed) -> Result<()> {
     let supervisor = r#"
         mount --make-rprivate / && mount -t proc proc /proc && mount --bind . /srv && cd /srv || exit 1
         setsid setpriv --inh-caps=-all --ambient-caps=-all sh -c 'while :; do echo x; sleep 0.02; done' </dev/null >out 2>&1 &
@@ -289,7 +272,7 @@ fn criu_freezes_and_thaws_in_a_host_without_root(shared: &Shared) -> Result<()> 
     Ok(())
 }
 
-fn what_a_startd_cron_job_prints_is_in_the_ads_of_its_slots(shared: &Shared) -> Result<()> {
+fn what_a_startd_cron_job_prints_is_in_the_ads_of_its_slots(shared: &Timed) -> Result<()> {
     for (host, has) in [("ep1", true), ("ep2", false)] {
         let host = shared.pool.host(host)?;
         let line = format!("TestedByCron = {has}");
@@ -305,7 +288,7 @@ fn what_a_startd_cron_job_prints_is_in_the_ads_of_its_slots(shared: &Shared) -> 
     Ok(())
 }
 
-fn running_out_of_time_shows_the_logs_that_matter(shared: &Shared) -> Result<()> {
+fn running_out_of_time_shows_the_logs_that_matter(shared: &Timed) -> Result<()> {
     let job = shared
         .pool
         .submit(&Submit::script("true").on_host("nowhere"))?;

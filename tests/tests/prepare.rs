@@ -1,24 +1,16 @@
 //! The prepare hook: a job of whatever kind needs one line, and those that did not ask notice nothing.
 
-use std::sync::OnceLock;
-
 use anyhow::{Context, Result, ensure};
 use tests::equipped::{equipped, pilot_says};
 use tests::events::{Event, Exit};
 use tests::job::Job;
 use tests::pool::Pool;
-use tests::require;
 use tests::roots::HtCondor;
 use tests::spec::{Ep, Spec};
 use tests::submit::Submit;
 use tests::users::User;
 
-macro_rules! on_both_versions {
-    ($($name:ident),+ $(,)?) => {
-        mod v23_9 { $(#[test] fn $name() { super::on_shared_pool(super::HtCondor::V23_9, super::$name); })+ }
-        mod v25 { $(#[test] fn $name() { super::on_shared_pool(super::HtCondor::V25, super::$name); })+ }
-    };
-}
+use crate::shared::{Shared, on_both_versions};
 
 on_both_versions!(
     one_line_in_a_job_is_enough_on_a_sites_own_nodes,
@@ -32,12 +24,12 @@ on_both_versions!(
 /// Apptainer is in the root of the newer version alone.
 #[test]
 fn a_container_job_survives_on_a_sites_own_nodes() {
-    on(containers, |pool| container(pool, ["ep1", "ep2"]));
+    CONTAINERS.on(HtCondor::V25, |pool| container(pool, ["ep1", "ep2"]));
 }
 
 #[test]
 fn a_container_job_survives_on_glideins() {
-    on(containers, |pool| container(pool, ["ep3", "ep4"]));
+    CONTAINERS.on(HtCondor::V25, |pool| container(pool, ["ep3", "ep4"]));
 }
 
 const LAST: u32 = 120;
@@ -100,41 +92,19 @@ OTHER_HOOK_PREPARE_JOB_ARGS = prepare --then /opt/other-hook";
     Ok(pool)
 }
 
-fn with_images() -> Result<Pool> {
-    let pool = Pool::up(&four(HtCondor::V25)?)?;
+fn with_images(version: HtCondor) -> Result<Pool> {
+    let pool = Pool::up(&four(version)?)?;
     for host in pool.eps() {
         host.run(User::Root, "/", &["sh", "-c", IMAGE])?;
     }
     Ok(pool)
 }
 
-/// Nobody drops it: its guard ends it when the test process is gone.
-type Shared = OnceLock<Result<Pool, String>>;
+static POOLS: Shared = Shared::new(with_hooks);
+static CONTAINERS: Shared = Shared::new(with_images);
 
-fn shared(version: HtCondor) -> &'static Result<Pool, String> {
-    static POOLS: [Shared; 2] = [OnceLock::new(), OnceLock::new()];
-    POOLS[usize::from(version == HtCondor::V25)]
-        .get_or_init(|| with_hooks(version).map_err(|error| format!("{error:#}")))
-}
-
-fn containers() -> &'static Result<Pool, String> {
-    static POOL: Shared = OnceLock::new();
-    POOL.get_or_init(|| with_images().map_err(|error| format!("{error:#}")))
-}
-
-fn on_shared_pool(version: HtCondor, test: impl Fn(&Pool) -> Result<()>) {
-    on(|| shared(version), test);
-}
-
-fn on(
-    pool: impl FnOnce() -> &'static Result<Pool, String>,
-    test: impl FnOnce(&Pool) -> Result<()>,
-) {
-    require!(root, namespaces, user_namespaces, roots);
-    match pool() {
-        Ok(pool) => test(pool).unwrap_or_else(|error| panic!("{error:#}")),
-        Err(error) => panic!("{error}"),
-    }
+fn on_shared_pool(version: HtCondor, test: fn(&Pool) -> Result<()>) {
+    POOLS.on(version, test);
 }
 
 /// On another one of these hosts each time.

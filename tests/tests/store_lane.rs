@@ -1,6 +1,5 @@
 //! Images through a store, moved by HTCondor itself with our file-transfer plugin: up at the vacate, down at the start.
 
-use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -9,7 +8,6 @@ use tests::equipped::{equipped, survivor};
 use tests::events::Exit;
 use tests::job::{Job, LIMIT};
 use tests::pool::Pool;
-use tests::require;
 use tests::roots::HtCondor;
 use tests::spec::{Ep, Spec};
 use tests::store::Store;
@@ -17,27 +15,11 @@ use tests::submit::Submit;
 use tests::users::User;
 use tests::wait;
 
+use crate::counting;
+use crate::shared::{Shared, on_both_versions};
+
 /// How far the job counts.
 const LAST: u32 = 120;
-
-/// Each line says where the job is, and what it has summed up.
-const COUNT: &str = r#"#!/bin/sh
-i=0 sum=0
-while [ $i -lt 120 ]; do
-    i=$((i + 1)) sum=$(((sum * 31 + i) % 1000003))
-    echo "$i $sum" >>numbers
-    echo "line $i"
-    sleep 0.05
-done
-exit 7
-"#;
-
-macro_rules! on_both_versions {
-    ($($name:ident),+ $(,)?) => {
-        mod v23_9 { $(#[test] fn $name() { super::on_shared_pool(super::HtCondor::V23_9, super::$name); })+ }
-        mod v25 { $(#[test] fn $name() { super::on_shared_pool(super::HtCondor::V25, super::$name); })+ }
-    };
-}
 
 on_both_versions!(
     the_slots_say_that_they_have_the_plugin,
@@ -50,34 +32,17 @@ on_both_versions!(
     a_network_that_is_slow_and_cut_off_for_a_while_is_no_failure,
 );
 
+static POOLS: Shared = Shared::new(up);
+
 /// One test at a time: most of them do something to the store or the network that all share.
-fn shared(version: HtCondor) -> (&'static Result<Pool, String>, MutexGuard<'static, ()>) {
-    static POOLS: [OnceLock<Result<Pool, String>>; 2] = [OnceLock::new(), OnceLock::new()];
-    static TURNS: [Mutex<()>; 2] = [Mutex::new(()), Mutex::new(())];
-    let index = usize::from(version == HtCondor::V25);
-    let turn = TURNS[index]
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
-    let pool = POOLS[index].get_or_init(|| {
-        spec(version)
-            .and_then(|spec| Pool::up(&spec))
-            .and_then(|pool| {
-                Store::up(&pool)?;
-                Ok(pool)
-            })
-            .map_err(|error| format!("{error:#}"))
-    });
-    (pool, turn)
+fn on_shared_pool(version: HtCondor, test: fn(&Pool, &Store<'_>) -> Result<()>) {
+    POOLS.alone_on(version, |pool| test(pool, &Store::on(pool)));
 }
 
-fn on_shared_pool(version: HtCondor, test: fn(&Pool, &Store<'_>) -> Result<()>) {
-    require!(root, namespaces, roots);
-    let (pool, _turn) = shared(version);
-    let done = match pool {
-        Ok(pool) => test(pool, &Store::on(pool)),
-        Err(error) => panic!("{error}"),
-    };
-    done.unwrap_or_else(|error| panic!("{error:#}"));
+fn up(version: HtCondor) -> Result<Pool> {
+    let pool = Pool::up(&spec(version)?)?;
+    Store::up(&pool)?;
+    Ok(pool)
 }
 
 fn spec(version: HtCondor) -> Result<Spec> {
@@ -104,7 +69,7 @@ fn spec(version: HtCondor) -> Result<Spec> {
 fn counting_job(store: &Store<'_>, hosts: [&str; 2]) -> Result<Submit> {
     let here = hosts.map(|host| format!("TARGET.Machine == \"{host}.pool\""));
     let url = store.url();
-    Ok(survivor("count.sh", COUNT, "")?
+    Ok(survivor(counting::NAME, counting::program(LAST), "")?
         .requiring(&here.join(" || "))
         .set("transfer_input_files", format!("count.sh, {url}"))
         .set(
@@ -112,28 +77,6 @@ fn counting_job(store: &Store<'_>, hosts: [&str; 2]) -> Result<Submit> {
             format!("\"checkpoint.criu={url}\""),
         )
         .set("+SpoolOnEvict", "false"))
-}
-
-fn wait_counted(job: &Job<'_>, enough: u32) -> Result<()> {
-    job.wait_scratch(".criu/srv/numbers", |text| {
-        (text.lines().count() as u32 >= enough).then_some(())
-    })
-}
-
-/// Every line once and in order, and no image at home.
-fn is_whole(job: &Job<'_>) -> Result<()> {
-    let mut sum = 0;
-    let mut expected = Vec::new();
-    for number in 1..=LAST {
-        sum = (sum * 31 + number) % 1_000_003;
-        expected.push(format!("{number} {sum}"));
-    }
-    let numbers = job.file("numbers")?;
-    ensure!(numbers.lines().eq(&expected), "numbers:\n{numbers}");
-    let lines: String = (1..=LAST).map(|i| format!("line {i}\n")).collect();
-    ensure!(job.output()? == lines, "stdout:\n{}", job.output()?);
-    ensure!(job.file("checkpoint.criu").is_err(), "the image came home");
-    Ok(())
 }
 
 fn generations(store: &Store<'_>, job: &Job<'_>) -> Result<Vec<u64>> {
@@ -172,7 +115,7 @@ fn images_travel_through_the_store(pool: &Pool, store: &Store<'_>, hosts: [&str;
     let job = pool.submit(&counting_job(store, hosts)?)?;
     for (start, enough) in [(1, LAST / 6), (2, LAST / 2)] {
         job.wait_start(start)?;
-        wait_counted(&job, enough)?;
+        counting::wait(&job, enough)?;
         job.vacate()?;
         job.wait_evicted(start)?;
         let kept = generations(store, &job)?;
@@ -192,7 +135,7 @@ fn images_travel_through_the_store(pool: &Pool, store: &Store<'_>, hosts: [&str;
     job.wait_start(3)?;
     let exit = job.wait_end()?;
     ensure!(exit == Exit::Code(7), "it ended with {exit:?}");
-    is_whole(&job)
+    counting::is_whole(&job, LAST)
 }
 
 /// HTCondor has no second way once a URL is the way: the job is held, and its older image is what it goes on from. 23.9's starter
@@ -203,10 +146,10 @@ fn a_store_that_is_down_at_the_eviction_holds_the_job_with_its_older_image(
 ) -> Result<()> {
     let job = pool.submit(&counting_job(store, ["ep5", "ep6"])?)?;
     job.wait_start(1)?;
-    wait_counted(&job, LAST / 6)?;
+    counting::wait(&job, LAST / 6)?;
     job.vacate()?;
     job.wait_start(2)?;
-    wait_counted(&job, LAST / 3)?;
+    counting::wait(&job, LAST / 3)?;
     store.kill()?;
     job.vacate()?;
     let held = job.wait_held();
@@ -220,7 +163,7 @@ fn a_store_that_is_down_at_the_eviction_holds_the_job_with_its_older_image(
     job.release()?;
     let exit = job.wait_end()?;
     ensure!(exit == Exit::Code(7), "it ended with {exit:?}");
-    is_whole(&job)
+    counting::is_whole(&job, LAST)
 }
 
 fn a_store_that_is_down_at_the_start_holds_the_job_until_it_is_back(
@@ -241,7 +184,7 @@ fn a_store_that_is_down_at_the_start_holds_the_job_until_it_is_back(
     );
     job.release()?;
     ensure!(job.wait_end()? == Exit::Code(7));
-    is_whole(&job)
+    counting::is_whole(&job, LAST)
 }
 
 fn a_token_that_nobody_knows_is_said_to_be_so(pool: &Pool, store: &Store<'_>) -> Result<()> {
@@ -262,7 +205,7 @@ fn a_token_that_nobody_knows_is_said_to_be_so(pool: &Pool, store: &Store<'_>) ->
 fn another_users_token_sees_nothing(pool: &Pool, store: &Store<'_>) -> Result<()> {
     let job = pool.submit(&counting_job(store, ["ep1", "ep2"])?)?;
     job.wait_start(1)?;
-    wait_counted(&job, LAST / 6)?;
+    counting::wait(&job, LAST / 6)?;
     job.vacate()?;
     job.wait_evicted(1)?;
     ensure!(generations(store, &job)? == [1]);
@@ -277,7 +220,7 @@ fn a_network_that_is_slow_and_cut_off_for_a_while_is_no_failure(
 ) -> Result<()> {
     let host = pool.host("ep1")?;
     // Bytes that do not become fewer, for some seconds of upload.
-    let with_ballast = COUNT.replacen(
+    let with_ballast = counting::program(LAST).replacen(
         '\n',
         "\n[ -f ballast ] || head -c 8000000 /dev/urandom >ballast\n",
         1,
@@ -285,7 +228,7 @@ fn a_network_that_is_slow_and_cut_off_for_a_while_is_no_failure(
     let job = counting_job(store, ["ep1", "ep2"])?.program("count.sh", with_ballast);
     let job = pool.submit(&job.requiring("TARGET.Machine == \"ep1.pool\" || NumJobStarts > 0"))?;
     job.wait_start(1)?;
-    wait_counted(&job, LAST / 6)?;
+    counting::wait(&job, LAST / 6)?;
     // No netem: not every kernel has it, and a narrow path shows the same.
     let slow = "qdisc add dev eth0 root tbf rate 10mbit burst 32k latency 400ms";
     let tc = |words: &str| {
@@ -309,5 +252,5 @@ fn a_network_that_is_slow_and_cut_off_for_a_while_is_no_failure(
     evicted?;
     ensure!(generations(store, &job)? == [1]);
     ensure!(job.wait_end()? == Exit::Code(7));
-    is_whole(&job)
+    counting::is_whole(&job, LAST)
 }

@@ -1,42 +1,20 @@
 //! The promise: a job with `+WantCRIU = true` loses nothing with its slot.
 
-use std::sync::OnceLock;
-
 use anyhow::{Context, Result, ensure};
 use tests::binaries;
 use tests::equipped::{equipped, survivor};
 use tests::events::Exit;
-use tests::job::Job;
 use tests::pool::Pool;
-use tests::require;
 use tests::roots::HtCondor;
 use tests::spec::{Ep, Spec};
 use tests::submit::Submit;
 use tests::users::User;
 
+use crate::counting;
+use crate::shared::{Shared, on_both_versions};
+
 /// How far the job counts.
 const LAST: u32 = 160;
-
-/// Each line says where the job is, what it has summed up, and its pid.
-const COUNT: &str = r#"#!/bin/sh
-i=0 sum=0
-while [ $i -lt 160 ]; do
-    i=$((i + 1)) sum=$(((sum * 31 + i) % 1000003))
-    echo "$i $sum $$" >>numbers
-    echo "line $i"
-    echo "warning $i" >&2
-    sleep 0.05
-done
-echo "$sum" >result
-exit 7
-"#;
-
-macro_rules! on_both_versions {
-    ($($name:ident),+ $(,)?) => {
-        mod v23_9 { $(#[test] fn $name() { super::on_shared_pool(super::HtCondor::V23_9, super::$name); })+ }
-        mod v25 { $(#[test] fn $name() { super::on_shared_pool(super::HtCondor::V25, super::$name); })+ }
-    };
-}
 
 on_both_versions!(
     two_evictions_between_a_sites_own_nodes,
@@ -57,29 +35,16 @@ fn spec(version: HtCondor) -> Result<Spec> {
         .ep(equipped(Ep::root())?))
 }
 
-/// Nobody drops it: its guard ends it when the test process is gone.
-fn shared(version: HtCondor) -> &'static Result<Pool, String> {
-    static POOLS: [OnceLock<Result<Pool, String>>; 2] = [OnceLock::new(), OnceLock::new()];
-    let index = usize::from(version == HtCondor::V25);
-    POOLS[index].get_or_init(|| {
-        spec(version)
-            .and_then(|spec| Pool::up(&spec))
-            .map_err(|error| format!("{error:#}"))
-    })
-}
+static POOLS: Shared = Shared::new(|version| Pool::up(&spec(version)?));
 
 fn on_shared_pool(version: HtCondor, test: fn(&Pool) -> Result<()>) {
-    require!(root, namespaces, roots);
-    match shared(version) {
-        Ok(pool) => test(pool).unwrap_or_else(|error| panic!("{error:#}")),
-        Err(error) => panic!("{error}"),
-    }
+    POOLS.on(version, test);
 }
 
 /// The counting job, on these hosts only.
 fn counting_job(hosts: [&str; 2]) -> Result<Submit> {
     let here = hosts.map(|host| format!("TARGET.Machine == \"{host}.pool\""));
-    Ok(survivor("count.sh", COUNT, "")?.requiring(&here.join(" || ")))
+    Ok(survivor(counting::NAME, counting::program(LAST), "")?.requiring(&here.join(" || ")))
 }
 
 fn two_evictions_between_a_sites_own_nodes(pool: &Pool) -> Result<()> {
@@ -99,9 +64,7 @@ fn two_evictions(pool: &Pool, hosts: [&str; 2]) -> Result<()> {
     let mut visited = Vec::new();
     for (start, enough) in [(1, LAST / 6), (2, LAST / 2)] {
         visited.push(job.wait_start(start)?);
-        job.wait_scratch(".criu/srv/numbers", |text| {
-            (text.lines().count() as u32 >= enough).then_some(())
-        })?;
+        counting::wait(&job, enough)?;
         job.vacate()?;
         job.wait_evicted(start)?;
         let generation = job.attribute("ChirpCRIUGeneration")?;
@@ -125,35 +88,7 @@ fn two_evictions(pool: &Pool, hosts: [&str; 2]) -> Result<()> {
             pair[0]
         );
     }
-    is_whole(&job)
-}
-
-/// Every line once, in order, from one process; every stream too.
-fn is_whole(job: &Job<'_>) -> Result<()> {
-    let mut sum = 0;
-    let mut expected = Vec::new();
-    for number in 1..=LAST {
-        sum = (sum * 31 + number) % 1_000_003;
-        // Pid 2 is the first that a fresh pid namespace gives after its init.
-        expected.push(format!("{number} {sum} 2"));
-    }
-    let numbers = job.file("numbers")?;
-    ensure!(numbers.lines().eq(&expected), "numbers:\n{numbers}");
-    ensure!(job.file("result")?.trim() == sum.to_string(), "a wrong sum");
-    let lines = |word: &str| {
-        (1..=LAST)
-            .map(|i| format!("{word} {i}\n"))
-            .collect::<String>()
-    };
-    ensure!(job.output()? == lines("line"), "stdout:\n{}", job.output()?);
-    ensure!(
-        job.error()? == lines("warning"),
-        "stderr:\n{}",
-        job.error()?
-    );
-    let image = job.file("checkpoint.criu");
-    ensure!(image.is_err(), "the image came home with the results");
-    Ok(())
+    counting::is_whole(&job, LAST)
 }
 
 fn a_machine_without_criu_never_matches_and_the_analysis_says_why(pool: &Pool) -> Result<()> {
@@ -214,5 +149,5 @@ fn a_slot_that_cannot_restore_gives_the_job_back_with_its_image(pool: &Pool) -> 
     ensure!(job.wait_start(3)? == "ep1");
     let exit = job.wait_end()?;
     ensure!(exit == Exit::Code(7), "it ended with {exit:?}");
-    is_whole(&job)
+    counting::is_whole(&job, LAST)
 }
