@@ -130,15 +130,62 @@ impl ImageDir {
     }
 }
 
+/// One that was asked for its version.
+struct Asked {
+    criu: Criu,
+    child: Child,
+}
+
+impl Asked {
+    fn open(dir: &Path, layout: Layout) -> Option<Asked> {
+        if !dir.join(layout.program()).exists() {
+            return None;
+        }
+        let criu = Criu {
+            dir: open_dir(dir).ok()?,
+            layout,
+            version: String::new(),
+        };
+        let mut command = criu.command().ok()?;
+        let child = command.arg("--version").stdout(Stdio::piped()).spawn();
+        child.ok().map(|child| Asked { criu, child })
+    }
+
+    fn answer(self) -> Option<Criu> {
+        let output = self.child.wait_with_output().ok()?;
+        let text = String::from_utf8(output.stdout).ok()?;
+        let version = text
+            .lines()
+            .find_map(|line| line.strip_prefix("Version: "))?;
+        let version = version.trim().to_owned();
+        Some(Criu {
+            version,
+            ..self.criu
+        })
+    }
+}
+
+impl Layout {
+    /// The program itself.
+    fn program(self) -> &'static str {
+        match self {
+            Layout::Program => "criu",
+            Layout::Bundle => "bin/criu",
+        }
+    }
+}
+
 impl Criu {
     /// Those beside this program and on the node that are new enough: the newest first, among equals the one found
     /// first.
     pub(crate) fn all(beside: &Path) -> Result<Vec<Criu>, CriuError> {
         let places = places(beside);
-        let opened = places
+        // Asked all at once: each takes as long as its libraries take to load, and the job waits.
+        let asked = places
             .iter()
-            .filter_map(|(dir, layout)| Criu::open(dir, *layout));
-        let mut all: Vec<Criu> = opened.collect();
+            .filter_map(|(dir, layout)| Asked::open(dir, *layout));
+        let asked: Vec<Asked> = asked.collect();
+        let mut all: Vec<Criu> = asked.into_iter().filter_map(Asked::answer).collect();
         all.sort_by_key(|criu| Reverse(number(&criu.version)));
         let Some(newest) = all.first() else {
             let looked = places.iter().map(|(dir, _)| dir.display().to_string());
@@ -166,38 +213,18 @@ impl Criu {
         number(&self.version) == number(version)
     }
 
-    fn open(dir: &Path, layout: Layout) -> Option<Criu> {
-        let mut criu = Criu {
-            dir: open_dir(dir).ok()?,
-            layout,
-            version: String::new(),
-        };
-        let output = criu
-            .command()
-            .ok()?
-            .arg("--version")
-            .stdout(Stdio::piped())
-            .output()
-            .ok()?;
-        let text = String::from_utf8(output.stdout).ok()?;
-        let version = text
-            .lines()
-            .find_map(|line| line.strip_prefix("Version: "))?;
-        criu.version = version.trim().to_owned();
-        Some(criu)
-    }
-
     /// The program, its directory open in the child, and with no words yet.
     pub(super) fn command(&self) -> io::Result<Command> {
         // A copy that survives exec, in the child alone.
         let dir = self.dir.try_clone()?;
         let number = dir.as_raw_fd();
         let at = |path: &str| format!("/proc/self/fd/{number}/{path}");
+        let program = at(self.layout.program());
         let mut command = match self.layout {
-            Layout::Program => Command::new(at("criu")),
+            Layout::Program => Command::new(program),
             Layout::Bundle => {
                 let mut command = Command::new(at(&format!("lib/{LOADER}")));
-                command.args(["--library-path", &at("lib"), &at("bin/criu")]);
+                command.args(["--library-path", &at("lib"), &program]);
                 command
             }
         };
@@ -215,10 +242,7 @@ impl Criu {
 
     /// Where the program itself lies.
     pub(super) fn program(&self) -> PathBuf {
-        let name = match self.layout {
-            Layout::Program => "criu",
-            Layout::Bundle => "bin/criu",
-        };
+        let name = self.layout.program();
         PathBuf::from(format!("/proc/self/fd/{}/{name}", self.dir.as_raw_fd()))
     }
 
