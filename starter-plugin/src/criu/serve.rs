@@ -129,7 +129,7 @@ fn write(stored: &Stored<'_>, images: &ImageDir, name: &str, pipe: OwnedFd) -> R
     let path = in_archive(name);
     if stored.has(&path) {
         // Closed whichever way it ends: CRIU then sees that the image is short, and fails.
-        return Ok(stored.write(&path, &Spliced::into(pipe), THREADS)?);
+        return Ok(stored.write(&path, &Spliced::into(pipe)?, THREADS)?);
     }
     let mut pipe = File::from(pipe);
     let copied = File::open(images.file(name)).and_then(|mut file| io::copy(&mut file, &mut pipe));

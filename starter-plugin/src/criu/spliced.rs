@@ -1,6 +1,7 @@
 //! Bytes into a pipe without a copy: until they are read it refers to our buffers, which nobody may write to before.
 //!
-//! How much of what was put into it is still there the pipe says itself, so that it is known which buffers are free again.
+//! What a pipe holds at most is known: of all that was put into it, what came before the last so many bytes is read. Asking the
+//! pipe itself means to spin for its lock, under which the reader copies all that there is.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -13,19 +14,18 @@ use std::time::Duration;
 
 use file_transfer_plugin::unpack::Take;
 use nix::errno::Errno;
-use nix::fcntl::{SpliceFFlags, vmsplice};
+use nix::fcntl::{FcntlArg, SpliceFFlags, fcntl, vmsplice};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::io::ioctl_fionread;
 
-/// Buffers that may wait for the reader. A pipe holds about one of them.
-const MOST: usize = 3;
-
-/// How often the pipe is asked when the reader is behind. A buffer is read in a millisecond.
-const PAUSE: Duration = Duration::from_micros(100);
+/// How often the pipe is asked in the end whether it is empty.
+const PAUSE: Duration = Duration::from_micros(500);
 
 /// A pipe and what it refers to.
 pub(super) struct Spliced {
     pipe: File,
+    /// The most bytes that it can have.
+    room: u64,
     lent: Mutex<Lent>,
 }
 
@@ -38,15 +38,17 @@ struct Lent {
 }
 
 impl Spliced {
-    pub(super) fn into(pipe: OwnedFd) -> Spliced {
-        Spliced {
+    pub(super) fn into(pipe: OwnedFd) -> io::Result<Spliced> {
+        let room = fcntl(&pipe, FcntlArg::F_GETPIPE_SZ)?;
+        Ok(Spliced {
             pipe: File::from(pipe),
+            room: room as u64,
             lent: Mutex::default(),
-        }
+        })
     }
 
     fn put(&self, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
+        loop {
             match vmsplice(&self.pipe, &[IoSlice::new(bytes)], SpliceFFlags::empty()) {
                 Ok(count) => bytes = &bytes[count..],
                 Err(Errno::EINTR) => {}
@@ -54,16 +56,21 @@ impl Spliced {
                 Err(Errno::ENOSYS | Errno::EPERM) => return (&self.pipe).write_all(bytes),
                 Err(errno) => return Err(errno.into()),
             }
-        }
-        Ok(())
-    }
-
-    /// Waits until the first `end` bytes are read, or nobody is left to read them.
-    fn wait_read(&self, put: u64, end: u64) -> io::Result<()> {
-        loop {
-            if put - ioctl_fionread(&self.pipe)? >= end {
+            if bytes.is_empty() {
                 return Ok(());
             }
+            // It is full now. Asleep until its reader has taken what there is: the next call would spin for its lock.
+            let mut pipe = [PollFd::new(self.pipe.as_fd(), PollFlags::POLLOUT)];
+            match poll(&mut pipe, PollTimeout::NONE) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+
+    /// Waits until it is empty, or nobody is left to read it.
+    fn wait_read(&self) -> io::Result<()> {
+        while ioctl_fionread(&self.pipe)? > 0 {
             let mut pipe = [PollFd::new(self.pipe.as_fd(), PollFlags::empty())];
             poll(&mut pipe, PollTimeout::ZERO)?;
             if pipe[0].any().unwrap_or(false) {
@@ -71,6 +78,7 @@ impl Spliced {
             }
             thread::sleep(PAUSE);
         }
+        Ok(())
     }
 }
 
@@ -83,22 +91,19 @@ impl Take for Spliced {
         lent.buffers.push_back((put, buffer));
         let (_, buffer) = lent.buffers.back().expect("it was put there");
         self.put(&buffer[part])?;
-        let &(end, _) = lent.buffers.front().expect("there is at least that one");
-        if lent.buffers.len() < MOST && put - ioctl_fionread(&self.pipe)? < end {
+        let read = put.saturating_sub(self.room);
+        if lent.buffers.front().is_none_or(|(end, _)| *end > read) {
             return Ok(Vec::new());
         }
-        self.wait_read(put, end)?;
-        let first = lent.buffers.pop_front();
-        Ok(first.map_or_else(Vec::new, |(_, buffer)| buffer))
+        let free = lent.buffers.pop_front();
+        Ok(free.map_or_else(Vec::new, |(_, buffer)| buffer))
     }
 }
 
 impl Drop for Spliced {
     fn drop(&mut self) {
-        let lent = self.lent.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let put = lent.put;
         // Nobody reads what is left if this fails.
-        let _ = self.wait_read(put, put);
+        let _ = self.wait_read();
     }
 }
 
@@ -113,13 +118,13 @@ mod tests {
     fn a_slow_reader_gets_every_byte_as_it_was_though_the_buffers_are_used_again() {
         let (mut reader, writer) = io::pipe().unwrap();
         let sent = thread::spawn(move || {
-            let pipe = Spliced::into(writer.into());
+            let pipe = Spliced::into(writer.into()).unwrap();
             let mut buffer = Vec::new();
             for number in 0..40_u8 {
                 buffer.clear();
                 buffer.resize(300_000 + usize::from(number), number);
                 buffer = pipe.take(buffer, 7..300_000).unwrap();
-                assert!(pipe.lent.lock().unwrap().buffers.len() <= MOST);
+                assert!(pipe.lent.lock().unwrap().buffers.len() <= 3);
             }
         });
         let mut part = vec![0; 300_000 - 7];
@@ -136,7 +141,7 @@ mod tests {
         let (reader, writer) = io::pipe().unwrap();
         let ((put, is_put), (left, told)) = (channel(), channel());
         let sent = thread::spawn(move || {
-            let pipe = Spliced::into(writer.into());
+            let pipe = Spliced::into(writer.into()).unwrap();
             pipe.take(vec![1; 4096], 0..4096).unwrap();
             put.send(()).unwrap();
             told.recv().unwrap();
