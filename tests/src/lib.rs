@@ -27,6 +27,7 @@
 //! | [`wait`] | a condition and a limit -> its value, or the logs that matter ([`logs`]) |
 //! | [`cli`] | the `pool` command |
 //! | [`demo`] | the `cargo demo` command and its job |
+//! | [`evictions`] | a way to lose a slot -> what becomes of a job: the `evictions` command |
 //! | [`faults`] | a stage and a fault -> what becomes of a job: the `faults` command |
 //! | [`load`] | many jobs, evicted at once: the `load` command |
 //! | [`xtask`] | the `cargo xtask` command |
@@ -89,6 +90,8 @@ pub mod logs;
 pub mod cli;
 
 pub mod demo;
+
+pub mod evictions;
 
 pub mod faults;
 

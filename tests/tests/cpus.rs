@@ -1,7 +1,7 @@
 //! Which slot admits which image, against what happened on other CPUs.
 
 use tests::cpus::matrix::{Matrix, Outcome};
-use tests::cpus::measure::{self, FEW};
+use tests::cpus::measure;
 use tests::cpus::programs;
 use tests::require;
 use tests::scratch::Scratch;
@@ -46,19 +46,5 @@ fn what_a_cpu_showed_was_used_there() {
             let known = witnessed.contains(&feature) || NEVER_USED.contains(&&*feature);
             assert!(known, "{}: {feature}", cpu.name);
         }
-    }
-}
-
-#[test]
-#[ignore = "emulates two CPUs for many minutes: cargo test -p tests two_cpus -- --ignored, or all with cargo xtask cpu-matrix"]
-fn two_cpus_measured_now_are_as_in_the_committed_matrix() {
-    require!(root, namespaces, roots, emulator);
-    let dir = Scratch::new("cpus").unwrap();
-    let now = measure::measure(&FEW, dir.path()).unwrap_or_else(|error| panic!("{error:#}"));
-    assert_eq!(now.contradictions(), Vec::<String>::new());
-    let then = committed();
-    for thaw in &now.thaws {
-        let same = |old: &&_| **old == *thaw;
-        assert!(then.thaws.iter().any(|old| same(&old)), "{thaw:?}");
     }
 }

@@ -9,8 +9,6 @@ mod by_hand;
 mod counting;
 mod cpus;
 mod demo;
-mod evictions;
-mod faults_quick;
 mod glidein;
 mod images;
 mod images_home;

@@ -41,9 +41,6 @@ pub const SILICON: Model = Model {
     qemu: None,
 };
 
-/// One that has most of what the other has, of another maker, and the other way round: for CI.
-pub const FEW: [Model; 2] = [emulated("Haswell", "Haswell"), emulated("EPYC", "EPYC")];
-
 /// Those of the committed matrix.
 ///
 /// QEMU's `max` calls itself AMD's and lays its registers out as Intel's do, so it gets the maker that it is like.

@@ -29,7 +29,11 @@ pub(super) fn run(only: &[String], write: bool) -> Result<()> {
     if write {
         matrix.save(&Matrix::committed())?;
     }
-    let found = matrix.contradictions();
+    let mut found = matrix.contradictions();
+    let committed = Matrix::load(&Matrix::committed())?;
+    let differs = |thaw: &&_| !committed.thaws.contains(thaw);
+    let differing = matrix.thaws.iter().filter(differs);
+    found.extend(differing.map(|thaw| format!("the committed table says otherwise of {thaw:?}")));
     ensure!(found.is_empty(), "{}", found.join("\n"));
     Ok(())
 }

@@ -15,7 +15,8 @@ Examples:
   cargo xtask musl            build the static programs and run them on other systems
   cargo xtask bundle          the static programs and CRIU in one file, for glideins and nodes
   cargo xtask bundle --twice  the same, and that it is the same wherever it is built
-  cargo xtask cpu-matrix      what a job that moves between CPUs does; some minutes";
+  cargo xtask cpu-matrix      what a job that moves between CPUs does; some minutes
+  cargo xtask cpu-matrix Haswell EPYC   the same between these two, as in the committed table";
 
 /// What maintainers and CI do beside `cargo test`
 #[derive(Debug, Parser)]
@@ -39,7 +40,7 @@ enum Task {
     },
     /// Freeze programs on each of some CPUs, emulated ones and this one, and thaw each image on each of them
     ///
-    /// What comes out is compared with the rule by which slots admit images.
+    /// What comes out is compared with the rule by which slots admit images, and with the committed table.
     CpuMatrix {
         /// Only these CPUs
         #[arg(value_name = "CPU")]

@@ -3,14 +3,15 @@
 use std::thread::sleep;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::events::{Event, Kind};
+use crate::host::Host;
+use crate::job::Job;
+use crate::pool::Pool;
+use crate::store::Store;
+use crate::submit::Submit;
+use crate::users::User;
+use crate::wait;
 use anyhow::{Context, Result};
-use tests::events::{Event, Kind};
-use tests::host::Host;
-use tests::job::Job;
-use tests::pool::Pool;
-use tests::submit::Submit;
-use tests::users::User;
-use tests::wait;
 
 /// An outage of this length is over before anybody's lease is.
 const SHORT: Duration = Duration::from_secs(5);
@@ -138,5 +139,6 @@ pub(super) fn access_point_rebooted(case: &Case<'_>) -> Result<()> {
     ap.lose_power()?;
     sleep(SHORT);
     ap.power_cycle(case.pool.version(), &configuration)?;
+    Store::on(case.pool).start()?;
     wait_schedd(case)
 }

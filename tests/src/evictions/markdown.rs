@@ -1,12 +1,11 @@
-//! The table for people, `tests/EVICTIONS.md`: one section per version, written by that version's test.
+//! The table for people, `tests/EVICTIONS.md`: one section per version.
 
 use std::fmt::Write;
 use std::fs;
-use std::sync::Mutex;
 
+use crate::machine;
+use crate::roots::HtCondor;
 use anyhow::{Context, Result, bail, ensure};
-use tests::machine;
-use tests::roots::HtCondor;
 
 use super::Cell;
 use super::run::Measured;
@@ -19,31 +18,15 @@ Each on real HTCondor and CRIU, with a job that notes each of its steps and the 
 the loss and had to be done again, in seconds of the job's own steps; *away* is the time from its last step before to its
 first one after. A job *goes on* at the step where it stopped; *from its last image* where HTCondor gives no signal or no
 time: here it takes one every 3 s, and has run for 6 s before the loss. It *begins again* where it has no image, here because
-one of 512 MB does not fit and none was taken before. It *runs on* where it did not lose its slot at all.
+one of 512 MB does not fit and none was taken before. It *runs on* where it did not lose its slot at all. The *lane* is how
+images go home: HTCondor's own transfer to SPOOL, or the supervisor's to a store on the access point; after each row it is seen
+that they are there and not in the other place.
 One run each: an outcome has been seen, and a figure is of that run alone.
 
-    EVICTIONS_MD=write cargo test -p tests evictions:: -- --ignored  # makes this file
-    cargo test -p tests evictions:: -- --ignored                     # tries every row, and fails where an outcome is another one
-    ROW=condor_vacate cargo test -p tests evictions:: -- --ignored   # one row
+    cargo run -p tests --bin evictions -- --write               # makes this file
+    cargo run -p tests --bin evictions                          # tries every row, and fails where an outcome is another one
+    cargo run -p tests --bin evictions -- --only condor_vacate  # one row
 ";
-
-/// Both versions' tests write it.
-static FILE: Mutex<()> = Mutex::new(());
-
-/// Fails if the committed table has other outcomes; figures may differ.
-pub(super) fn compare_or_write(
-    version: HtCondor,
-    measured: &[(Cell, Measured)],
-) -> Result<(), String> {
-    let _lock = FILE.lock();
-    let write = std::env::var_os("EVICTIONS_MD").is_some_and(|value| value == "write");
-    let done = if write {
-        rewrite(version, measured)
-    } else {
-        compare(version, measured)
-    };
-    done.map_err(|error| format!("tests/EVICTIONS.md: {error:#}"))
-}
 
 fn heading(version: HtCondor) -> String {
     format!("\n## HTCondor {version}\n\n")
@@ -54,10 +37,12 @@ fn section(version: HtCondor, measured: &[(Cell, Measured)]) -> String {
     text += "| the slot is lost by | | execution point | lane | the job | lost (s) | away (s) |\n";
     text += "|---|---|---|---|---|---|---|\n";
     for row in TABLE {
-        for (cell, found) in measured
+        let of_row = measured
             .iter()
-            .filter(|(cell, _)| cell.row.name == row.name)
-        {
+            .filter(|(cell, _)| cell.row.name == row.name);
+        let mut of_row: Vec<_> = of_row.collect();
+        of_row.sort_by_key(|(cell, _)| (cell.lane.name(), cell.point.name()));
+        for (cell, found) in of_row {
             let _ = write!(text, "{}", key(cell));
             let away = match found.outcome {
                 Outcome::RunsOn | Outcome::LeavesNothing => String::new(),
@@ -90,7 +75,8 @@ fn read() -> Result<String> {
     fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-fn rewrite(version: HtCondor, measured: &[(Cell, Measured)]) -> Result<()> {
+/// Puts what was measured into the committed table.
+pub(super) fn rewrite(version: HtCondor, measured: &[(Cell, Measured)]) -> Result<()> {
     let old = read().unwrap_or_default();
     let mut text = HEAD.to_owned();
     for each in HtCondor::ALL {
@@ -111,7 +97,8 @@ fn old_section(text: &str, version: HtCondor) -> Option<String> {
     Some(format!("\n{}", &rest[..end]))
 }
 
-fn compare(version: HtCondor, measured: &[(Cell, Measured)]) -> Result<()> {
+/// Fails if the committed table has other outcomes; figures may differ.
+pub(super) fn compare(version: HtCondor, measured: &[(Cell, Measured)]) -> Result<()> {
     let text = read()?;
     let section = old_section(&text, version).context("it has no such version")?;
     let rows = section.lines().filter(|line| line.starts_with("| "));

@@ -29,12 +29,17 @@ impl Point {
 pub(super) enum Lane {
     /// HTCondor's own transfer.
     Spool,
+    /// The supervisor's own, to a store.
+    Store,
 }
 
 impl Lane {
+    pub(super) const ALL: [Lane; 2] = [Lane::Spool, Lane::Store];
+
     pub(super) fn name(self) -> &'static str {
         match self {
             Lane::Spool => "spool",
+            Lane::Store => "store",
         }
     }
 }
@@ -84,6 +89,8 @@ pub(super) struct Row {
     pub(super) what: &'static str,
     pub(super) points: &'static [Point],
     pub(super) outcome: Outcome,
+    /// With a store, where that makes a difference.
+    pub(super) with_store: Option<Outcome>,
     pub(super) reach: Reach,
     /// Lines of HTCondor configuration on the execution point before the job comes.
     pub(super) config: &'static str,
@@ -103,6 +110,7 @@ const USUAL: Row = Row {
     what: "",
     points: BOTH,
     outcome: Outcome::GoesOn,
+    with_store: None,
     reach: Reach::Host,
     config: "",
     submit: &[],
@@ -256,6 +264,7 @@ pub(super) const TABLE: &[Row] = &[
         name: "WANT_HOLD",
         what: "with PREEMPT on the execution point; HTCondor sends no file home, and the job is released",
         outcome: Outcome::FromLastImage,
+        with_store: Some(Outcome::GoesOn),
         cause: causes::want_hold,
         ..USUAL
     },

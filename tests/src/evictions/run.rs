@@ -4,14 +4,15 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::equipped::{survivor, survivor_with_store};
+use crate::events::{Event, Exit, Kind};
+use crate::host::Host;
+use crate::job::Job;
+use crate::pool::Pool;
+use crate::store::{PLACE, Store};
+use crate::users::User;
+use crate::{logs, wait};
 use anyhow::{Context, Result, bail, ensure};
-use tests::equipped::survivor;
-use tests::events::{Event, Exit, Kind};
-use tests::host::Host;
-use tests::job::Job;
-use tests::pool::Pool;
-use tests::users::User;
-use tests::{logs, wait};
 
 use super::causes::Case;
 use super::table::{Lane, Outcome, Row};
@@ -67,7 +68,7 @@ pub(super) fn measure(
     refuge: &Host,
 ) -> Result<Measured> {
     let job = submit(row, lane, pool, host, refuge)?;
-    let found = observe(row, pool, &job, host);
+    let found = observe(row, lane, pool, &job, host);
     let found = found.with_context(|| logs::of_job(&job));
     if found.is_err() {
         // It must not stand in the way of others; that it fails too is of no interest.
@@ -83,15 +84,17 @@ fn submit<'p>(
     host: &Host,
     refuge: &Host,
 ) -> Result<Job<'p>> {
-    let Lane::Spool = lane;
     let place = format!(
         "TARGET.Machine == ifThenElse((NumJobStarts ?: 0) == 0, \"{}\", \"{}\")",
         host.full_name(),
         refuge.full_name()
     );
-    let submit = survivor("steps.sh", STEPS, &row.ballast.to_string())?
-        .set("request_disk", "1024")
-        .requiring(&place);
+    let ballast = row.ballast.to_string();
+    let submit = match lane {
+        Lane::Spool => survivor("steps.sh", STEPS, &ballast)?,
+        Lane::Store => survivor_with_store("steps.sh", STEPS, &ballast, PLACE)?,
+    };
+    let submit = submit.set("request_disk", "1024").requiring(&place);
     let submit = if images_on_the_way(row) {
         submit.set("+CRIUInterval", INTERVAL)
     } else {
@@ -106,7 +109,7 @@ fn images_on_the_way(row: &Row) -> bool {
     row.outcome == Outcome::FromLastImage && row.ballast == 0
 }
 
-fn observe(row: &Row, pool: &Pool, job: &Job<'_>, host: &Host) -> Result<Measured> {
+fn observe(row: &Row, lane: Lane, pool: &Pool, job: &Job<'_>, host: &Host) -> Result<Measured> {
     let first = started(job, 1)?;
     ensure!(
         first.host() == Some(&host.name),
@@ -158,15 +161,12 @@ fn observe(row: &Row, pool: &Pool, job: &Job<'_>, host: &Host) -> Result<Measure
             })
         }
         After::Elsewhere { start, steps } => {
+            if row.outcome != Outcome::BeginsAgain {
+                has_image(lane, job)?;
+            }
             let place = start.host().context("the start names no host")?;
             end(job, pool.host(place)?, &path(&start)?)?;
             whole(job)?;
-            // Of one row alone, how it came about.
-            if std::env::var_os("ROW").is_some() {
-                for event in job.events()? {
-                    eprintln!("{event}");
-                }
-            }
             compare(&before, &steps)
         }
     }
@@ -314,16 +314,34 @@ fn whole(job: &Job<'_>) -> Result<()> {
     Ok(())
 }
 
+/// An image is where this lane leaves it, and nowhere else.
+fn has_image(lane: Lane, job: &Job<'_>) -> Result<()> {
+    let spooled = !in_spool(job, "checkpoint.criu*")?.is_empty();
+    let id = job.attribute("GlobalJobId")?.context("it has an id")?;
+    let stored = Store::on(job.pool()).list(User::Alice, id.trim_matches('"'))?;
+    let (expected, there) = (lane == Lane::Store, !stored.is_empty());
+    ensure!(
+        there == expected && spooled != expected,
+        "in the store: {there}, in SPOOL: {spooled}; {:?}",
+        job.attribute("ChirpCRIUReason")?
+    );
+    Ok(())
+}
+
+/// The paths of a job's in SPOOL that have this name.
+fn in_spool(job: &Job<'_>, name: &str) -> Result<String> {
+    let ap = job.pool().ap();
+    let spool = format!("{}/spool", ap.condor_dir());
+    let (cluster, process) = job.id.split_once('.').context("a job's id")?;
+    let its = format!("*cluster{cluster}.proc{process}.*");
+    let args = ["find", &spool, "-path", &its, "-name", name];
+    ap.run(User::Root, "/", &args)
+}
+
 fn leaves_nothing(job: &Job<'_>, host: &Host, start: &Event) -> Result<Measured> {
     let scratch = start.scratch_dir().context("no scratch directory")?;
-    let ap = job.pool().ap();
-    let look = format!(
-        "find {}/spool -name '*cluster{}.proc*'",
-        ap.condor_dir(),
-        job.id.split('.').next().context("a job's id")?
-    );
     wait::until("all of it to go", LIMIT, || {
-        let spooled = ap.run(User::Root, "/", &["sh", "-c", &look])?;
+        let spooled = in_spool(job, "*")?;
         let there = std::fs::symlink_metadata(host.path(scratch)).is_ok();
         Ok((spooled.is_empty() && !there).then_some(()))
     })?;

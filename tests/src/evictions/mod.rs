@@ -9,16 +9,19 @@ mod run;
 mod table;
 
 use std::collections::VecDeque;
+use std::fmt;
+use std::process::ExitCode;
 use std::sync::{Condvar, Mutex};
 
-use anyhow::{Context, Result};
-use tests::equipped::equipped;
-use tests::host::{Host, Role};
-use tests::pool::Pool;
-use tests::require;
-use tests::roots::HtCondor;
-use tests::spec::{Ep, Spec};
-use tests::users::User;
+use crate::equipped::equipped;
+use crate::host::{Host, Role};
+use crate::pool::Pool;
+use crate::roots::HtCondor;
+use crate::spec::{Ep, Spec};
+use crate::store::{Store, TOKEN};
+use crate::users::User;
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
 
 use run::Measured;
 use table::{Lane, Outcome, Point, Reach, Row, TABLE};
@@ -39,16 +42,45 @@ TCP_KEEPALIVE_INTERVAL = 5";
 /// The same for data on its way to a peer that is gone: the kernel's own limit is a quarter of an hour.
 const GIVE_UP_SOON: &str = "echo 7 >/proc/sys/net/ipv4/tcp_retries2";
 
-#[test]
-#[ignore = "many minutes: tests/EVICTIONS.md has the command"]
-fn every_way_to_lose_a_slot_23_9() {
-    walk(HtCondor::V23_9);
+/// Tries every way to lose a slot, and compares what becomes of the job with tests/EVICTIONS.md.
+#[derive(Debug, Parser)]
+#[command(name = "evictions", version)]
+struct Cli {
+    /// Rows by their names, all without it
+    #[arg(long, value_name = "ROW")]
+    only: Vec<String>,
+    /// One version of HTCondor: 23.9 or 25; both without it
+    #[arg(long)]
+    htcondor: Vec<HtCondor>,
+    /// Write tests/EVICTIONS.md instead
+    #[arg(long, conflicts_with = "only")]
+    write: bool,
 }
 
-#[test]
-#[ignore = "many minutes: tests/EVICTIONS.md has the command"]
-fn every_way_to_lose_a_slot_25() {
-    walk(HtCondor::V25);
+/// Parses the command line and does what it says: 0 if every outcome was the table's.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let versions = if cli.htcondor.is_empty() {
+        HtCondor::ALL.to_vec()
+    } else {
+        cli.htcondor
+    };
+    for version in versions {
+        let walked = walk(version, &cli.only).and_then(|measured| {
+            if cli.write {
+                markdown::rewrite(version, &measured)
+            } else if cli.only.is_empty() {
+                markdown::compare(version, &measured)
+            } else {
+                Ok(())
+            }
+        });
+        if let Err(error) = walked {
+            eprintln!("evictions: HTCondor {version}: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
 }
 
 /// One cell of the table.
@@ -59,73 +91,84 @@ struct Cell {
     lane: Lane,
 }
 
-/// Tries all cells, and names all that went otherwise than the table says.
-fn walk(version: HtCondor) {
-    require!(root, namespaces, user_namespaces, roots);
-    // ROW=name tries one row alone.
-    let only = std::env::var("ROW").ok();
-    let rows = TABLE
-        .iter()
-        .filter(|row| only.as_deref().is_none_or(|only| only == row.name));
-    let cells = rows.flat_map(|row| {
-        row.points.iter().map(move |&point| Cell {
-            row,
-            point,
-            lane: Lane::Spool,
-        })
+impl Cell {
+    /// What has to become of the job.
+    fn outcome(&self) -> Outcome {
+        let with_store = self.row.with_store.filter(|_| self.lane == Lane::Store);
+        with_store.unwrap_or(self.row.outcome)
+    }
+}
+
+impl fmt::Display for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (point, lane) = (self.point.name(), self.lane.name());
+        write!(f, "{} on a {point} by {lane}", self.row.name)
+    }
+}
+
+/// Tries rows, all if none is named; an error names all that went otherwise than the table says.
+fn walk(version: HtCondor, only: &[String]) -> Result<Vec<(Cell, Measured)>> {
+    for name in only {
+        let known = TABLE.iter().any(|row| row.name == name);
+        ensure!(known, "there is no row {name:?} in tests/EVICTIONS.md");
+    }
+    let wanted = |row: &&Row| only.is_empty() || only.iter().any(|name| name == row.name);
+    let cells = TABLE.iter().filter(wanted).flat_map(|row| {
+        let places = row
+            .points
+            .iter()
+            .flat_map(|&point| Lane::ALL.map(|lane| (point, lane)));
+        places.map(move |(point, lane)| Cell { row, point, lane })
     });
-    let results = with_pool(version, cells.collect()).unwrap_or_else(|error| panic!("{error:#}"));
+    let results = with_pool(version, cells.collect())?;
     let mut failures = Vec::new();
     let mut measured = Vec::new();
     for (cell, result) in results {
-        let name = format!("{} on a {}", cell.row.name, cell.point.name());
+        let name = cell.to_string();
         match result {
             Err(error) => failures.push(format!("{name}: {error:#}")),
             // From an image, and with nothing lost: better than HTCondor owes, which is no failure.
             Ok(found)
-                if cell.row.outcome == Outcome::FromLastImage
-                    && found.outcome == Outcome::GoesOn =>
+                if cell.outcome() == Outcome::FromLastImage && found.outcome == Outcome::GoesOn =>
             {
-                let outcome = cell.row.outcome;
+                let outcome = cell.outcome();
                 measured.push((cell, Measured { outcome, ..found }));
             }
-            Ok(found) if found.outcome != cell.row.outcome => failures.push(format!(
+            Ok(found) if found.outcome != cell.outcome() => failures.push(format!(
                 "{name}: it {}, with {:.1} s lost, and not: it {}",
                 found.outcome.words(),
                 found.lost,
-                cell.row.outcome.words()
+                cell.outcome().words()
             )),
             Ok(found) => measured.push((cell, found)),
         }
     }
-    if only.is_none() && failures.is_empty() {
-        failures.extend(markdown::compare_or_write(version, &measured).err());
-    }
     for (cell, found) in &measured {
         eprintln!(
-            "HTCondor {version}: {} on a {}: {}, {:.1} s lost, {} steps kept, {:.1} s away",
-            cell.row.name,
-            cell.point.name(),
+            "HTCondor {version}: {cell}: {}, {:.1} s lost, {} steps kept, {:.1} s away",
             found.outcome.words(),
             found.lost,
             found.kept,
             found.away
         );
     }
-    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+    ensure!(failures.is_empty(), "{}", failures.join("\n\n"));
+    Ok(measured)
 }
 
 type Results = Vec<(Cell, Result<Measured>)>;
 
 fn with_pool(version: HtCondor, cells: Vec<Cell>) -> Result<Results> {
+    let with_token = format!("STARTER_JOB_ENVIRONMENT = \"BEARER_TOKEN_FILE={TOKEN}\"");
     let mut spec = Spec::new(version).config(QUICK);
     for kind in [Ep::root, Ep::glidein] {
         for _ in 0..LOSERS {
-            spec = spec.ep(equipped(kind())?.config(QUICK));
+            spec = spec.ep(equipped(kind())?.config(QUICK).config(&with_token));
         }
-        spec = spec.ep(equipped(kind())?.slots(REFUGE));
+        spec = spec.ep(equipped(kind())?.config(&with_token).slots(REFUGE));
     }
     let pool = Pool::up(&spec)?;
+    Store::up(&pool)?;
     for host in pool.hosts() {
         host.run(User::Root, "/", &["sh", "-c", GIVE_UP_SOON])?;
     }
