@@ -41,7 +41,7 @@ exit 7
 const HOSTS: u32 = 4;
 
 /// Steps of each job before it loses its slot.
-const ENOUGH: usize = 3;
+const ENOUGH: u32 = 3;
 
 /// For a wave of images to come home.
 const LIMIT: Duration = Duration::from_secs(1200);
@@ -122,7 +122,8 @@ fn run(cli: &Cli) -> Result<()> {
     let begun = Instant::now();
     let job = pool.submit(&submit)?;
     let mut waves = Vec::new();
-    while let Some(wave) = next_wave(cli, &pool, &job, &ledgers)? {
+    let mut kept = vec![0; ledgers.len()];
+    while let Some(wave) = next_wave(cli, &pool, &job, &ledgers, &mut kept)? {
         println!(
             "[{:5.0} s] {} jobs told within {:.2} s, safe after {:.1} s, {:.0} MB",
             begun.elapsed().as_secs_f64(),
@@ -182,8 +183,15 @@ fn count(job: &Job<'_>, kind: Kind) -> Result<BTreeMap<String, usize>> {
     Ok(counts)
 }
 
-/// When as many run as can: all of them lose their slots. None when each job has lost its slot often enough.
-fn next_wave(cli: &Cli, pool: &Pool, job: &Job<'_>, ledgers: &[Ledger]) -> Result<Option<Wave>> {
+/// When as many run as can, with steps behind those that are `kept` already: all of them lose their slots. None when each job
+/// has lost its slot often enough.
+fn next_wave(
+    cli: &Cli,
+    pool: &Pool,
+    job: &Job<'_>,
+    ledgers: &[Ledger],
+    kept: &mut [u32],
+) -> Result<Option<Wave>> {
     let cluster = job.id.split('.').next().context("a job's id")?;
     let id = |number: usize| format!("{cluster}.{number}");
     let evicted = count(job, Kind::Evicted)?;
@@ -199,7 +207,7 @@ fn next_wave(cli: &Cli, pool: &Pool, job: &Job<'_>, ledgers: &[Ledger]) -> Resul
             let id = id(**number);
             let starts = started.get(&id).copied().unwrap_or(0);
             starts > evicted.get(&id).copied().unwrap_or(0)
-                && life(&ledgers[**number].steps()).newest >= ENOUGH
+                && newest(&ledgers[**number]) >= kept[**number] + ENOUGH
         };
         let running: Vec<usize> = due.iter().filter(runs).copied().collect();
         Ok((running.len() >= wanted).then_some(running))
@@ -227,6 +235,9 @@ fn next_wave(cli: &Cli, pool: &Pool, job: &Job<'_>, ledgers: &[Ledger]) -> Resul
                 .with_context(|| line.to_owned())?;
         }
     }
+    for number in &running {
+        kept[*number] = newest(&ledgers[*number]);
+    }
     let enough =
         |number: &&usize| evicted.get(&id(**number)).copied().unwrap_or(0) + 1 >= cli.evictions;
     for number in running.iter().filter(enough) {
@@ -238,6 +249,16 @@ fn next_wave(cli: &Cli, pool: &Pool, job: &Job<'_>, ledgers: &[Ledger]) -> Resul
         safe,
         bytes,
     }))
+}
+
+/// The newest step of all, whichever run it was in.
+fn newest(ledger: &Ledger) -> u32 {
+    ledger
+        .steps()
+        .iter()
+        .map(|step| step.number)
+        .max()
+        .unwrap_or(0)
 }
 
 /// Each goes on from each of its images, and ends with the right result.
