@@ -292,8 +292,9 @@ fn one_line_in_a_job_is_enough_where_the_access_point_does_the_rest(pool: &Pool)
     let expected: String = (1..=400).map(|i| format!("{i} 2\n")).collect();
     ensure!(job.output()? == expected, "{}", job.output()?);
 
-    // A job that did not ask is not touched.
-    let other = pool.submit(&Submit::script("true").set("should_transfer_files", "IF_NEEDED"))?;
+    // A job that did not ask is not touched. It would end before it is looked at.
+    let other = Submit::script("true").set("should_transfer_files", "IF_NEEDED");
+    let other = pool.submit(&other.set("requirements", "False"))?;
     let when = other.attribute("WhenToTransferOutput")?;
     ensure!(when.as_deref() != Some("\"ON_EXIT_OR_EVICT\""), "{when:?}");
     other.remove()
