@@ -24,6 +24,11 @@ const PROBE_PERIOD: &str = "30m";
 /// What `criu-pilot report` reads of a job behind each of its events.
 const REPORTED: &str = "Owner, ChirpCRIUTime, ChirpCRIUBytes, ChirpCRIUDumpSeconds, ChirpCRIUPackSeconds, MachineAttrGLIDEIN_Site0";
 
+/// A job that HTCondor holds because a transfer failed (12 is one home, 13 one to the slot): SPOOL was full, say, or a plugin
+/// was killed. Subcode 2 is a file that is not there.
+const RELEASED: &str = "(HoldReasonCode == 12 || HoldReasonCode == 13) && HoldReasonSubCode =!= 2 && \
+NumHolds <= 10 && time() - EnteredCurrentStatus > 60";
+
 /// For a site's own execution point.
 pub(crate) fn execution_point(pilot: &Path) -> String {
     format!("{}\n{}\n{}", cron(pilot), hook(pilot), policy())
@@ -142,6 +147,12 @@ JOB_TRANSFORM_CRIU @=end
    SET     Requirements ($(MY.Requirements)) && {}
 @end
 
+# HTCondor holds a job when a transfer fails, because SPOOL was full, say, or a plugin
+# was killed. Its image of before is good, and after a minute it goes on from that:
+# ten times, and not where a file is missing, which is the job's own mistake.
+SYSTEM_PERIODIC_RELEASE_NAMES = $(SYSTEM_PERIODIC_RELEASE_NAMES) CRIU
+SYSTEM_PERIODIC_RELEASE_CRIU = WantCRIU =?= true && {RELEASED}
+
 # `criu-pilot report` tells from this log what slots that were lost cost, and what
 # images saved: by user, and by site where the slot has GLIDEIN_Site.
 EVENT_LOG = $(LOG)/EventLog
@@ -189,6 +200,10 @@ transfer_checkpoint_files = checkpoint.criu
 # Ask the job to leave at once when the slot is wanted back; glideins would wait
 # longer than they live.
 max_job_retirement_time = 0
+# HTCondor holds a job when a transfer fails, because the spool was full, say. Its
+# image of before is good, and after a minute it goes on from that: ten times, and
+# not where a file is missing.
+periodic_release = {RELEASED}
 # The first start needs a slot that can freeze, later ones a slot that can run
 # what the image holds. Join conditions of your own with &&.
 requirements = {}

@@ -53,7 +53,8 @@ pub(super) struct Scene<'p> {
 }
 
 impl Scene<'_> {
-    /// The end of the job, in words, if there is one: held counts, since nobody is there to release it.
+    /// The end of the job, in words, if there is one. Held counts, since nobody is there to release it, but for a transfer that
+    /// failed: after a minute it is released by what `criu-pilot configure submit` prints.
     pub(super) fn over(&self) -> Result<Option<String>> {
         let over = |event: &Event| match event.kind {
             Kind::Ended => Some(match event.exit() {
@@ -61,7 +62,11 @@ impl Scene<'_> {
                 Some(Exit::Signal(signal)) => format!("it ended with signal {signal}"),
                 None => "it ended".to_owned(),
             }),
-            Kind::Held => Some(format!("held: {}", event.details.join(" "))),
+            Kind::Held => {
+                let reason = event.details.join(" ");
+                let of_transfer = reason.contains("Code 12 ") || reason.contains("Code 13 ");
+                (!of_transfer).then(|| format!("held: {reason}"))
+            }
             Kind::Removed => Some("it was removed".to_owned()),
             _ => None,
         };

@@ -6,7 +6,7 @@
 //! | each line of output once | its output file, line by line |
 //! | never two copies | the ledger: no run goes on after another has begun |
 //! | no good image lost | the ledger: no step that is in an untouched image is done again |
-//! | no hold | the event log |
+//! | no hold that lasts | the event log |
 //! | nothing left | processes, mounts and directories of the execution points, SPOOL |
 
 use std::fs;
@@ -110,6 +110,7 @@ fn happened(scene: &Scene<'_>, before: Option<Before>, life: &Life) -> Result<St
             Kind::Disconnected => "disconnected",
             Kind::Reconnected => "reconnected",
             Kind::Held => "held",
+            Kind::Released => "released",
             Kind::Ended => "ended",
             _ => continue,
         });
