@@ -14,7 +14,7 @@ use tests::users::User;
 use tests::wait;
 
 use crate::counting;
-use crate::shared::{Shared, on_both_versions};
+use crate::shared::{Shared, on_both_versions, with_store};
 
 /// How far the job counts.
 const LAST: u32 = 240;
@@ -28,17 +28,11 @@ on_both_versions!(
     one_line_in_a_job_is_enough_where_the_access_point_names_its_store,
 );
 
-static POOLS: Shared = Shared::new(up);
+static POOLS: Shared = Shared::new(|version| with_store(&spec(version)?));
 
 /// One test at a time: most of them do something to the store or the network that all share.
 fn on_shared_pool(version: HtCondor, test: fn(&Pool, &Store<'_>) -> Result<()>) {
     POOLS.alone_on(version, |pool| test(pool, &Store::on(pool)));
-}
-
-fn up(version: HtCondor) -> Result<Pool> {
-    let pool = Pool::up(&spec(version)?)?;
-    Store::up(&pool)?;
-    Ok(pool)
 }
 
 /// Patience is right at a site; here it is only waited for.

@@ -6,6 +6,8 @@ use anyhow::Result;
 use tests::pool::Pool;
 use tests::require;
 use tests::roots::HtCondor;
+use tests::spec::Spec;
+use tests::store::Store;
 
 /// Each test on both versions, `v23_9::name` and `v25::name`, by the module's own `on_shared_pool`.
 macro_rules! on_both_versions {
@@ -15,6 +17,13 @@ macro_rules! on_both_versions {
     };
 }
 pub(crate) use on_both_versions;
+
+/// A pool whose access point has a store.
+pub(crate) fn with_store(spec: &Spec) -> Result<Pool> {
+    let pool = Pool::up(spec)?;
+    Store::up(&pool)?;
+    Ok(pool)
+}
 
 /// Made by the first test that needs it. Nobody drops it: its guard ends it when the test process is gone.
 pub(crate) struct Shared<T = Pool> {

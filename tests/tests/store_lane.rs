@@ -16,7 +16,7 @@ use tests::users::User;
 use tests::wait;
 
 use crate::counting;
-use crate::shared::{Shared, on_both_versions};
+use crate::shared::{Shared, on_both_versions, with_store};
 
 /// How far the job counts.
 const LAST: u32 = 120;
@@ -32,17 +32,11 @@ on_both_versions!(
     a_network_that_is_slow_and_cut_off_for_a_while_is_no_failure,
 );
 
-static POOLS: Shared = Shared::new(up);
+static POOLS: Shared = Shared::new(|version| with_store(&spec(version)?));
 
 /// One test at a time: most of them do something to the store or the network that all share.
 fn on_shared_pool(version: HtCondor, test: fn(&Pool, &Store<'_>) -> Result<()>) {
     POOLS.alone_on(version, |pool| test(pool, &Store::on(pool)));
-}
-
-fn up(version: HtCondor) -> Result<Pool> {
-    let pool = Pool::up(&spec(version)?)?;
-    Store::up(&pool)?;
-    Ok(pool)
 }
 
 fn spec(version: HtCondor) -> Result<Spec> {
