@@ -6,6 +6,7 @@ mod gzip;
 mod skip;
 mod zst;
 
+use std::fs::File;
 use std::io;
 
 use flate2::{Compress, Compression, Decompress};
@@ -41,6 +42,21 @@ pub(crate) fn store(codec: Codec, raw: &[u8], out: &mut Vec<u8>) {
         Codec::Zstd => zst::store(raw, out),
         Codec::Gzip => gzip::store(raw, out),
     }
+}
+
+/// Reads the frame of `packed` bytes at `at` if it is one of [`store`]'s: what is in it then needs no second buffer. False
+/// if it is another.
+pub(crate) fn read_stored(
+    codec: Codec,
+    file: &File,
+    at: u64,
+    packed: usize,
+    raw: &mut [u8],
+) -> io::Result<bool> {
+    if codec != Codec::Zstd || packed != zst::stored(raw.len()) {
+        return Ok(false);
+    }
+    zst::read_stored(file, at, raw)
 }
 
 /// Makes frames; keeps its memory between them.
@@ -191,6 +207,8 @@ pub(crate) fn is_zero(bytes: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::FileExt;
+
     use super::*;
 
     fn noise(len: usize) -> Vec<u8> {
@@ -260,6 +278,32 @@ mod tests {
             assert!(!is(b"", 0));
             let longer = [frame.as_slice(), b"x"].concat();
             assert!(!is(&longer, raw.len()));
+        }
+    }
+
+    #[test]
+    fn a_stored_frame_is_read_to_its_place_and_no_other_is_taken_for_one() {
+        let mut frame = Vec::new();
+        for len in [0, 1, 128 << 10, (128 << 10) + 1, 1 << 20] {
+            let raw = noise(len);
+            store(Codec::Zstd, &raw, &mut frame);
+            let file = tempfile::tempfile().unwrap();
+            file.write_all_at(&frame, 5).unwrap();
+            let mut found = vec![1; len];
+            let mut read = |packed| read_stored(Codec::Zstd, &file, 5, packed, &mut found).unwrap();
+            assert!(read(frame.len()));
+            assert!(!read(frame.len() - 1));
+            assert_eq!(found, raw);
+            // The frame's head, and its first block's.
+            for at in [4, 9] {
+                file.write_all_at(&[!frame[at]], 5 + at as u64).unwrap();
+                let read = read_stored(Codec::Zstd, &file, 5, frame.len(), &mut found);
+                assert!(!read.unwrap());
+                file.write_all_at(&frame, 5).unwrap();
+            }
+            file.set_len(4 + frame.len() as u64).unwrap();
+            let cut = read_stored(Codec::Zstd, &file, 5, frame.len(), &mut found);
+            assert_eq!(cut.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
         }
     }
 

@@ -112,24 +112,26 @@ impl<'a> Opener<'a> {
             path: archive.path.clone(),
             frame: index,
         };
-        self.packed.resize(packed as usize, 0);
-        archive
-            .file
-            .read_exact_at(&mut self.packed, at)
-            .map_err(|source| match source.kind() {
-                io::ErrorKind::UnexpectedEof => ArchiveError::CutOff {
-                    path: archive.path.clone(),
-                },
-                _ => ArchiveError::Read {
-                    path: archive.path.clone(),
-                    source,
-                },
-            })?;
+        let cannot_read = |source: io::Error| match source.kind() {
+            io::ErrorKind::UnexpectedEof => ArchiveError::CutOff {
+                path: archive.path.clone(),
+            },
+            _ => ArchiveError::Read {
+                path: archive.path.clone(),
+                source,
+            },
+        };
         let codec = archive.manifest.contents.codec;
-        let raw = raw as usize;
-        let whole = self
-            .unpacker
-            .unpack(codec, &self.packed, raw, &mut self.raw);
+        let (raw, packed) = (raw as usize, packed as usize);
+        self.raw.resize(raw, 0);
+        let stored = frame::read_stored(codec, &archive.file, at, packed, &mut self.raw);
+        let whole = stored.map_err(cannot_read)? || {
+            self.packed.resize(packed, 0);
+            let read = archive.file.read_exact_at(&mut self.packed, at);
+            read.map_err(cannot_read)?;
+            self.unpacker
+                .unpack(codec, &self.packed, raw, &mut self.raw)
+        };
         if !whole || Digest::of(&self.raw) != hash {
             return Err(damaged());
         }
