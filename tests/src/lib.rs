@@ -30,6 +30,7 @@
 //! | [`evictions`] | a way to lose a slot -> what becomes of a job: the `evictions` command |
 //! | [`faults`] | a stage and a fault -> what becomes of a job: the `faults` command |
 //! | [`load`] | many jobs, evicted at once: the `load` command |
+//! | `markdown` | words -> a place in a table that a link leads to |
 //! | [`xtask`] | the `cargo xtask` command |
 //!
 //! Nothing of a pool lies outside its keeper's namespaces but one directory, so killing one process ends all of it.
@@ -40,6 +41,8 @@ pub mod require;
 pub mod machine;
 
 mod lock;
+
+mod markdown;
 
 pub mod scratch;
 

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::fs;
 
 use crate::machine;
+use crate::markdown::anchor;
 use crate::roots::HtCondor;
 use anyhow::{Context, Result, bail, ensure};
 
@@ -43,7 +44,7 @@ fn section(version: HtCondor, measured: &[(Cell, Measured)]) -> String {
         let mut of_row: Vec<_> = of_row.collect();
         of_row.sort_by_key(|(cell, _)| (cell.lane.name(), cell.point.name()));
         for (cell, found) in of_row {
-            let _ = write!(text, "{}", key(cell));
+            let _ = write!(text, "{}", key(version, cell));
             let away = match found.outcome {
                 Outcome::RunsOn | Outcome::LeavesNothing => String::new(),
                 _ => format!("{:.1}", found.away),
@@ -60,14 +61,10 @@ fn section(version: HtCondor, measured: &[(Cell, Measured)]) -> String {
 }
 
 /// What a line begins with.
-fn key(cell: &Cell) -> String {
-    format!(
-        "| {} | {} | {} | {} |",
-        cell.row.name,
-        cell.row.what,
-        cell.point.name(),
-        cell.lane.name()
-    )
+fn key(version: HtCondor, cell: &Cell) -> String {
+    let (name, point, lane) = (cell.row.name, cell.point.name(), cell.lane.name());
+    let anchor = anchor(&format!("{version} {name} {point} {lane}"));
+    format!("| {anchor}{name} | {} | {point} | {lane} |", cell.row.what)
 }
 
 fn read() -> Result<String> {
@@ -108,7 +105,7 @@ pub(super) fn compare(version: HtCondor, measured: &[(Cell, Measured)]) -> Resul
         "it has other rows than HTCondor {version} was tried on"
     );
     for (cell, found) in measured {
-        let expected = format!("{} {} |", key(cell), found.outcome.words());
+        let expected = format!("{} {} |", key(version, cell), found.outcome.words());
         if !section.lines().any(|line| line.starts_with(&expected)) {
             bail!("it has no line that begins with {expected}");
         }

@@ -12,6 +12,7 @@ use super::cell::Cell;
 use super::ground::POINTS;
 use super::verdict::Row;
 use crate::machine;
+use crate::markdown::anchor;
 use crate::roots::HtCondor;
 
 const HEAD: &str = "\
@@ -95,7 +96,8 @@ impl Rows {
             let cell = &row.cell;
             let _ = writeln!(
                 text,
-                "| {} | {} | {} | {} | {} | {} | {:.1} | {:.0} | {} |",
+                "| {}{} | {} | {} | {} | {} | {} | {:.1} | {:.0} | {} |",
+                anchor(&format!("{cell} {}", row.version)),
                 cell.stage.name(),
                 cell.fault.names().1,
                 cell.lane.name(),

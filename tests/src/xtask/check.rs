@@ -1,6 +1,7 @@
 //! `cargo xtask check`: what can be told of the code without running it.
 
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -9,6 +10,7 @@ use crate::machine;
 
 pub(super) fn run() -> Result<()> {
     arrows()?;
+    links()?;
     cargo(&["fmt", "--all", "--check"])?;
     let clippy = ["clippy", "--quiet", "--all-targets"];
     let deny = ["--", "--deny", "warnings"];
@@ -29,8 +31,7 @@ fn arrows() -> Result<()> {
     ];
     for (package, allowed) in ALLOWED {
         let manifest = machine::workspace().join(package).join("Cargo.toml");
-        let text = fs::read_to_string(&manifest)
-            .with_context(|| format!("cannot read {}", manifest.display()))?;
+        let text = read(&manifest)?;
         for (other, _) in ALLOWED {
             let depends = text.lines().any(|line| {
                 line.strip_prefix(other)
@@ -42,6 +43,36 @@ fn arrows() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Where a claim in a text leads: to a file, and to a row of it.
+fn links() -> Result<()> {
+    let tests = fs::read_dir(machine::workspace().join("tests")).context("cannot list tests")?;
+    let mut texts = vec![machine::workspace().join("README.md")];
+    for entry in tests {
+        let path = entry.context("cannot list tests")?.path();
+        if path.extension().is_some_and(|ending| ending == "md") {
+            texts.push(path);
+        }
+    }
+    for path in texts {
+        let dir = path.parent().context("a text in no directory")?;
+        let text = read(&path)?;
+        let links = text.split("](").skip(1);
+        let links = links.filter_map(|rest| rest.split_once(')'));
+        for (link, _) in links.filter(|(link, _)| !link.contains("://")) {
+            let (file, place) = link.split_once('#').unwrap_or((link, ""));
+            let target = dir.join(file);
+            let leads = target.exists()
+                && (place.is_empty() || read(&target)?.contains(&format!("<a id=\"{place}\">")));
+            ensure!(leads, "{} has a link to nowhere, {link}", path.display());
+        }
+    }
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 fn cargo(args: &[&str]) -> Result<()> {
