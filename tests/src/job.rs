@@ -206,6 +206,12 @@ impl<'p> Job<'p> {
         }))
     }
 
+    /// `condor_qedit`: an attribute of its ad becomes an expression, for starts to come.
+    pub fn edit(&self, name: &str, expression: &str) -> Result<()> {
+        self.tool(&["condor_qedit", &self.id, name, expression])
+            .map(drop)
+    }
+
     /// Which slots it matches and which clause keeps it from the others.
     pub fn analyze(&self) -> Result<String> {
         self.tool(&["condor_q", "-better-analyze", &self.id])

@@ -61,6 +61,8 @@ fn two_evictions_lose_no_step(mode: &[&str]) -> Result<()> {
         );
     }
     if mode.is_empty() {
+        let lanes = [0, 1].map(|index| &evictions[index]["lane"]);
+        ensure!(lanes == ["spool", "store"], "{lanes:?}: {report:#}");
         ensure!(
             said.contains("ep3 is free and refused (this slot lacks avx2"),
             "the older node took it: {said}"

@@ -1,7 +1,8 @@
 //! The job in a pool of HTCondor: an access point, a site's own node, a glidein without any capability, and an older node.
 //!
-//! The older node lacks AVX2, as far as its slot's ad says. At the second eviction it is the only one that is free: the job,
-//! which may have used AVX2, waits, and says why; then the other node is free again.
+//! The access point has a store, which the job is told of as it leaves its first slot: the first image goes by SPOOL, the
+//! second by the store. The older node lacks AVX2, as far as its slot's ad says. At the second eviction it is the only one
+//! that is free: the job, which may have used AVX2, waits, and says why; then the other node is free again.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -13,6 +14,8 @@ use anyhow::{Context, Result, bail, ensure};
 use super::screen::Row;
 use super::sieve::{self, Progress, Work};
 use super::stage::{self, ARCHIVE, Stage, Told};
+use file_transfer_plugin::attributes;
+
 use super::watch::{Image, Look, World};
 use crate::equipped::{equipped, pilot_says, survivor};
 use crate::events::{Event, Kind};
@@ -22,6 +25,7 @@ use crate::pool::Pool;
 use crate::roots::HtCondor;
 use crate::scratch::Scratch;
 use crate::spec::{Ep, Spec};
+use crate::store::{PLACE, Store, TOKEN};
 use crate::submit::{LOG, Submit};
 use crate::users::User;
 use crate::{binaries, logs, machine};
@@ -34,13 +38,19 @@ const OLDER_CPU: &str = r#"#!/bin/sh
 "${0%/*}/criu-pilot" "$@" | sed '/^CRIUCpuFeatures/s/\bavx2,//'
 "#;
 
+/// What brings images to the store.
+const TRANSFER: &str = "criu-transfer";
+
 /// The eviction after which nothing but the older node is free.
 const REFUSED_AFTER: usize = 2;
 
 /// Brings up the pool.
 pub fn up(version: HtCondor) -> Result<Pool> {
     let node = |ep: Ep, open: &str| -> Result<Ep> {
-        Ok(equipped(ep)?.config(format!("OPEN = {open}\nSTART = ($(START)) && $(OPEN)")))
+        Ok(equipped(ep)?.config(format!(
+            "OPEN = {open}\nSTART = ($(START)) && $(OPEN)\n\
+             STARTER_JOB_ENVIRONMENT = \"BEARER_TOKEN_FILE={TOKEN}\""
+        )))
     };
     let probe = machine::target_dir().join("older-cpu");
     fs::write(&probe, OLDER_CPU)?;
@@ -52,7 +62,9 @@ pub fn up(version: HtCondor) -> Result<Pool> {
         .ep(node(Ep::root(), "True")?)
         .ep(node(Ep::glidein(), "True")?)
         .ep(older);
-    Pool::up(&spec)
+    let pool = Pool::up(&spec)?;
+    Store::up(&pool)?;
+    Ok(pool)
 }
 
 fn open(host: &Host, is_open: bool) -> Result<()> {
@@ -82,6 +94,8 @@ fn job(work: Work) -> Result<Submit> {
         .find_map(|line| line.strip_prefix("# job_ad_information_attrs = "))
         .context("configure submit says nothing of reports")?;
     Ok(survivor("sieve", sieve, &work.arguments().join(" "))?
+        .program(TRANSFER, fs::read(binaries::dir()?.join(TRANSFER))?)
+        .set("transfer_input_files", format!("sieve, {TRANSFER}"))
         .set("job_ad_information_attrs", reported)
         .set("request_memory", "256")
         .set("request_disk", "524288"))
@@ -290,6 +304,10 @@ impl World for InPool<'_> {
     }
 
     fn evict(&mut self) -> Result<String> {
+        if self.starts == 1 {
+            // Its starter has the ad of before.
+            self.job.edit(attributes::STORE, &format!("\"{PLACE}\""))?;
+        }
         if self.starts == REFUSED_AFTER {
             self.leave_only_the_older()?;
         }
@@ -315,6 +333,10 @@ impl World for InPool<'_> {
             bytes: number("ChirpCRIUBytes").unwrap_or(0.0) as u64,
             freeze_seconds: number("ChirpCRIUDumpSeconds").unwrap_or(0.0),
             pack_seconds: number("ChirpCRIUPackSeconds").unwrap_or(0.0),
+            lane: value("ChirpCRIULane")
+                .unwrap_or_default()
+                .trim_matches('"')
+                .to_owned(),
         }))
     }
 

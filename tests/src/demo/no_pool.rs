@@ -288,6 +288,7 @@ impl World for NoPool {
                 bytes: self.told.bytes?,
                 freeze_seconds: self.told.freeze_seconds?,
                 pack_seconds: self.told.pack_seconds?,
+                lane: "hand".to_owned(),
             })
         };
         Ok(image().ok_or_else(|| "criu-starter tells of none".to_owned()))

@@ -36,6 +36,8 @@ pub struct Eviction {
     pub lost: Amount,
     /// What it had done on the lost host, and would have to do again without an image.
     pub lost_without: Amount,
+    /// The way that the image took: `spool`, `store`, or `hand`.
+    pub lane: String,
     /// Size of the image as it travelled.
     pub image_bytes: u64,
     /// From the signal to the end of CRIU's dump.
@@ -140,6 +142,7 @@ pub fn text(report: &Report) -> String {
         &|e| megabytes(e.image_bytes),
         megabytes(total.image_bytes),
     );
+    row("by", &|e| e.lane.clone(), String::new());
     row("freezing", &|e| seconds(e.freeze_seconds), String::new());
     row("packing", &|e| seconds(e.pack_seconds), String::new());
     row(
@@ -195,6 +198,7 @@ mod tests {
             kept: amount(100, 10.0),
             lost: amount(1, 0.1),
             lost_without: amount(100, 10.0),
+            lane: "spool".to_owned(),
             image_bytes: 5,
             freeze_seconds: 0.5,
             pack_seconds: 0.5,

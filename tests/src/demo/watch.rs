@@ -66,7 +66,7 @@ pub struct Look {
 }
 
 /// What an eviction left.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Default)]
 pub struct Image {
     /// Size of the archive.
     pub bytes: u64,
@@ -74,6 +74,8 @@ pub struct Image {
     pub freeze_seconds: f64,
     /// From then to the archive.
     pub pack_seconds: f64,
+    /// The way that it took: `spool`, `store`, or `hand`.
+    pub lane: String,
 }
 
 /// An eviction under way.
@@ -173,9 +175,10 @@ impl Watch {
             match world.image()? {
                 Ok(image) => {
                     screen.note(&format!(
-                        "safe after {:.1} s: {} (freezing {:.1} s, packing {:.1} s)",
+                        "safe after {:.1} s: {} by {} (freezing {:.1} s, packing {:.1} s)",
                         took.as_secs_f64(),
                         megabytes(image.bytes),
+                        image.lane,
                         image.freeze_seconds,
                         image.pack_seconds
                     ));
@@ -253,16 +256,18 @@ impl Watch {
                 "nothing was lost"
             }
         ));
-        let image = leaving.image;
+        // Without one there is a problem on record already.
+        let image = leaving.image.unwrap_or_default();
         self.evictions.push(Eviction {
             from: leaving.from,
             to: host,
             kept,
             lost: self.done.since(kept),
             lost_without: self.done.since(leaving.begun),
-            image_bytes: image.map_or(0, |image| image.bytes),
-            freeze_seconds: image.map_or(0.0, |image| image.freeze_seconds),
-            pack_seconds: image.map_or(0.0, |image| image.pack_seconds),
+            lane: image.lane,
+            image_bytes: image.bytes,
+            freeze_seconds: image.freeze_seconds,
+            pack_seconds: image.pack_seconds,
             safe_seconds: leaving.safe.unwrap_or(took).as_secs_f64(),
             progress_seconds: took.as_secs_f64(),
         });

@@ -404,14 +404,9 @@ fn evicted(scene: &Scene<'_>, count: usize) -> Result<()> {
 
 /// Lets it out of the queue, or not.
 fn gate(scene: &Scene<'_>, open: bool) -> Result<()> {
-    let edit = [
-        "condor_qedit",
-        &scene.job.id,
-        "Gate",
-        if open { "true" } else { "false" },
-    ];
-    let ap = scene.pool.ap();
-    ap.run(crate::users::User::Alice, "/", &edit)
-        .map(drop)
+    let is_open = if open { "true" } else { "false" };
+    scene
+        .job
+        .edit("Gate", is_open)
         .context("cannot open the gate")
 }
