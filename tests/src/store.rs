@@ -1,8 +1,9 @@
-//! A store on an access point: `criu-transfer serve` behind TLS, with a token per user.
+//! A store on an access point: `criu-transfer serve` behind TLS, with a token per user, and an issuer as the access point's
+//! credmon is one.
 
 use std::fs;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 
@@ -19,6 +20,9 @@ pub const PLACE: &str = "criu://ap.pool:9620";
 pub const TOKEN: &str = "/etc/criu-store-token";
 /// All that is its own.
 const DIR: &str = "/var/lib/criu-store";
+/// Who issues tokens, and for whom.
+const ISSUER: &str = "https://ap.pool";
+const AUDIENCE: &str = "https://ap.pool:9620";
 /// Where it keeps the images.
 pub const IMAGES: &str = "/var/lib/criu-store/images";
 /// Where Debian's hosts keep whom they believe.
@@ -79,6 +83,7 @@ impl<'p> Store<'p> {
         fs::create_dir_all(&temp)?;
         let script = "\
             cd \"$1\" && \
+            openssl genrsa -out issuer.key 2048 && openssl rsa -in issuer.key -pubout -out issuer.pem && \
             openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 \
                 -subj /CN=pool -keyout ca.key -out ca.pem && \
             openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes \
@@ -93,17 +98,13 @@ impl<'p> Store<'p> {
                 .env("PATH", machine::PATH),
         );
         let read = |name: &str| fs::read(temp.join(name)).with_context(|| format!("read {name}"));
-        let files =
-            made.and_then(|_| Ok((read("ca.pem")?, read("certificate.pem")?, read("key.pem")?)));
+        let names = ["certificate.pem", "key.pem", "issuer.key", "issuer.pem"];
+        let files = made.and_then(|_| Ok((read("ca.pem")?, names.map(read))));
         fs::remove_dir_all(&temp)?;
-        let (ca, certificate, key) = files?;
-        ap.write(
-            format!("{DIR}/certificate.pem"),
-            certificate,
-            User::Root,
-            0o644,
-        )?;
-        ap.write(format!("{DIR}/key.pem"), key, User::Root, 0o600)?;
+        let (ca, files) = files?;
+        for (name, file) in names.iter().zip(files) {
+            ap.write(format!("{DIR}/{name}"), file?, User::Root, 0o600)?;
+        }
         for host in self.pool.hosts() {
             host.write(ROOTS, &ca, User::Root, 0o644)?;
         }
@@ -118,6 +119,31 @@ impl<'p> Store<'p> {
     /// Puts a token there that nobody knows.
     pub fn give_worthless_token(&self, host: &Host) -> Result<()> {
         self.give(host, "worthless")
+    }
+
+    /// Puts a token of the issuer's there that is in force for so many seconds, or has not been for as long.
+    pub fn give_issued_token(&self, host: &Host, user: User, seconds: i64) -> Result<()> {
+        self.give(host, &self.issued(user, seconds)?)
+    }
+
+    fn issued(&self, user: User, seconds: i64) -> Result<String> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() as i64;
+        let claims = serde_json::json!({
+            "iss": ISSUER, "aud": AUDIENCE, "sub": user.name(), "exp": now + seconds,
+            "scope": "storage.read:/ storage.modify:/",
+        });
+        let script = "\
+            base64url() { openssl base64 -A | tr +/ -_ | tr -d =; } && \
+            text=$(printf %s \"$1\" | base64url).$(printf %s \"$2\" | base64url) && \
+            printf %s \"$text.$(printf %s \"$text\" | openssl dgst -sha256 -sign \"$3\" | base64url)\"";
+        let key = self.pool.ap().path(format!("{DIR}/issuer.key"));
+        output(
+            Command::new("sh")
+                .args(["-c", script, "sh", r#"{"alg":"RS256"}"#])
+                .arg(claims.to_string())
+                .arg(key)
+                .env("PATH", machine::PATH),
+        )
     }
 
     fn give(&self, host: &Host, token: &str) -> Result<()> {
@@ -147,7 +173,7 @@ impl<'p> Store<'p> {
         let script = format!(
             "cd {DIR} && echo $$ >pid && exec setsid criu-transfer serve --dir images \
              --listen {}:{PORT} --tokens tokens --certificate certificate.pem --key key.pem \
-             --low-water 1M >listening 2>>log",
+             --issuer {ISSUER}=issuer.pem --audience {AUDIENCE} --low-water 1M >listening 2>>log",
             ap.address
         );
         ap.remove(format!("{DIR}/listening"))?;
@@ -174,9 +200,18 @@ impl<'p> Store<'p> {
 
     /// What a user sees there: the JSON of `criu-transfer ls`.
     pub fn list(&self, user: User, job: &str) -> Result<Vec<serde_json::Value>> {
+        self.list_with(token(user), user, job)
+    }
+
+    /// The same for whom the issuer knows by that name, who is somebody else.
+    pub fn list_of_issued(&self, user: User, job: &str) -> Result<Vec<serde_json::Value>> {
+        self.list_with(self.issued(user, 60)?, user, job)
+    }
+
+    fn list_with(&self, token: String, user: User, job: &str) -> Result<Vec<serde_json::Value>> {
         let url = format!("criu://ap.pool:{PORT}/{job}");
         let ap = self.pool.ap();
-        ap.write("/tmp/token", token(user), user, 0o600)?;
+        ap.write("/tmp/token", token, user, 0o600)?;
         let args = [
             "criu-transfer",
             "ls",

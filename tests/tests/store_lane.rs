@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use tests::binaries;
 use tests::equipped::{equipped, survivor};
 use tests::events::Exit;
@@ -29,6 +29,7 @@ on_both_versions!(
     a_store_that_is_down_at_the_start_holds_the_job_until_it_is_back,
     a_token_that_nobody_knows_is_said_to_be_so,
     another_users_token_sees_nothing,
+    a_token_that_has_expired_is_refused_and_the_next_one_is_enough,
     a_network_that_is_slow_and_cut_off_for_a_while_is_no_failure,
 );
 
@@ -194,6 +195,45 @@ fn a_token_that_nobody_knows_is_said_to_be_so(pool: &Pool, store: &Store<'_>) ->
     );
     ensure!(!held.contains("worthless"), "the token is shown: {held}");
     job.remove()
+}
+
+/// A credmon's tokens live for minutes, and a job waits longer for its next slot.
+fn a_token_that_has_expired_is_refused_and_the_next_one_is_enough(
+    pool: &Pool,
+    store: &Store<'_>,
+) -> Result<()> {
+    const IN_FORCE: i64 = 600;
+    let hosts = ["ep1", "ep2"];
+    let give =
+        |name: &str, seconds| store.give_issued_token(pool.host(name)?, User::Alice, seconds);
+    let story = || -> Result<()> {
+        hosts.iter().try_for_each(|name| give(name, IN_FORCE))?;
+        let job = pool.submit(&counting_job(store, hosts)?)?;
+        let first = job.wait_start(1)?;
+        let next = hosts.into_iter().find(|name| *name != first);
+        let next = next.context("it is on both")?;
+        give(next, -IN_FORCE)?;
+        counting::wait(&job, LAST / 6)?;
+        job.vacate()?;
+        job.wait_evicted(1)?;
+        let kept = store.list_of_issued(User::Alice, &job.id)?;
+        ensure!(kept.len() == 1, "{kept:?}");
+        ensure!(generations(store, &job)?.is_empty(), "another alice has it");
+        let held = job.wait_held()?.to_string();
+        ensure!(
+            held.contains("ap.pool:9620 refuses") && !held.contains("eyJ"),
+            "held because of {held}"
+        );
+        give(next, IN_FORCE)?;
+        job.release()?;
+        let exit = job.wait_end()?;
+        ensure!(exit == Exit::Code(7), "it ended with {exit:?}");
+        counting::is_whole(&job, LAST)
+    };
+    let told = story();
+    let give_back = |name| store.give_token(pool.host(name)?, User::Alice);
+    hosts.into_iter().try_for_each(give_back)?;
+    told
 }
 
 fn another_users_token_sees_nothing(pool: &Pool, store: &Store<'_>) -> Result<()> {
