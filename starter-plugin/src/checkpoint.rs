@@ -112,7 +112,7 @@ impl Running {
             fingerprint: self.widest(),
             resume: self.resume.clone(),
         };
-        let archive = match vacate::begin(sandbox, &head, job.codec, self.hurry) {
+        let archive = match vacate::begin(sandbox, &head, job.codec, self.packing) {
             Ok(archive) => archive,
             Err(error) => return Ok(Err(NotTaken(format!("{error:#}")))),
         };

@@ -132,6 +132,12 @@ struct Images {
     /// How images are compressed: zstd, or gzip where no zstd is at hand to read them
     #[arg(long, value_name = "CODEC", default_value = "zstd")]
     codec: Codec,
+    /// Pack the last image well, too, for one that goes over a network
+    ///
+    /// Without it, by hand, it is there as soon as the disk can take it. In
+    /// HTCondor the way home decides.
+    #[arg(long)]
+    small: bool,
     /// Run the job as root, which you must be
     ///
     /// By hand only. Then memfds, System V objects and programs with a seccomp
@@ -166,11 +172,18 @@ pub fn main() -> std::process::ExitCode {
 fn supervised(images: Images, job: impl FnOnce() -> Result<Job>) -> std::process::ExitCode {
     log::begin();
     let every = images.every.filter(|every| !every.is_zero());
-    let (criu, codec, as_root) = (images.criu, images.codec, images.as_root);
+    let Images {
+        criu,
+        codec,
+        small,
+        as_root,
+        ..
+    } = images;
     let with = |job| Job {
         every,
         criu,
         codec,
+        small,
         as_root,
         ..job
     };

@@ -20,7 +20,7 @@ use crate::again::{self, Notes};
 use crate::checkpoint::{Checkpointed, NotTaken};
 use crate::criu::Then;
 use crate::job::Job;
-use crate::plan::{self, Cost, Last, Rung};
+use crate::plan::{self, Cost, Last, Packing, Rung};
 use crate::running::{End, Running, announce};
 use crate::sandbox::Sandbox;
 use crate::shipping::Sent;
@@ -176,14 +176,18 @@ impl Running {
             sandbox.remove()?;
             return Ok(Left::Frozen);
         }
-        self.hurry = plan.rung != Rung::Full;
+        self.packing = if job.small {
+            Packing::Well
+        } else {
+            plan::packing(plan.rung, &rates)
+        };
         let limit = budget.map(|budget| {
             let sending = (cost.memory + cost.files) as f64 * self.notes.rates.ratio;
             let sending = (sending / self.notes.rates.spool).min(budget * MOST_FOR_SENDING);
             Duration::from_secs_f64(budget - sending)
         });
         let taken = self.take(job, sandbox, Then::End, limit)?;
-        self.hurry = false;
+        self.packing = Packing::Well;
         match taken {
             Ok(taken) => {
                 let packed = &taken.packed;

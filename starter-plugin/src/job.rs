@@ -60,6 +60,8 @@ pub(crate) struct Job {
     pub(crate) as_root: bool,
     /// How its images are compressed.
     pub(crate) codec: Codec,
+    /// Whether small images are worth the time that they take, whoever is to carry them.
+    pub(crate) small: bool,
 }
 
 impl Job {
@@ -79,6 +81,7 @@ impl Job {
             baseline: None,
             criu: None,
             codec: Codec::default(),
+            small: false,
             as_root: false,
         })
     }
@@ -342,6 +345,7 @@ mod tests {
             baseline: None,
             criu: None,
             codec: Codec::default(),
+            small: false,
             as_root: false,
         }
     }

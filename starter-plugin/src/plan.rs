@@ -4,7 +4,7 @@
 //! ```text
 //!   rung       what it does                                          dropped to when
 //!   Full       dump, pack well, send by the store where there is one   –
-//!   Fast       the same, packed as fast as the disk takes it          packing is what takes too long, or is worth less
+//!   Fast       the same, packed quicker (`Packing`)                   packing is what takes too long, or is worth less
 //!                                                                     than the time that it takes
 //!   Spool      no upload of ours: HTCondor's transfer alone           the store's way takes too long
 //!   KeepLast   no freeze; the last image leaves                       nothing above fits
@@ -110,6 +110,28 @@ pub(crate) struct Plan {
     pub(crate) seconds: f64,
 }
 
+/// How an image is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Packing {
+    /// So that it is small.
+    Well,
+    /// In less time.
+    Quickly,
+    /// As fast as the disk takes it: the way home is quicker than that.
+    ForDisk,
+}
+
+/// How a rung packs.
+pub(crate) fn packing(rung: Rung, rates: &Rates) -> Packing {
+    match rung {
+        Rung::Full | Rung::KeepLast => Packing::Well,
+        // A store has chunks of the last image, compressed.
+        Rung::Fast if rates.store > 0.0 => Packing::Quickly,
+        _ if rates.spool >= rates.dump => Packing::ForDisk,
+        _ => Packing::Quickly,
+    }
+}
+
 /// zstd's fastest levels take two and a half times the bytes of level 1 in the same time, and leave a fifth more.
 const FASTER: f64 = 2.5;
 const LARGER: f64 = 1.2;
@@ -122,7 +144,10 @@ pub(crate) fn seconds(rung: Rung, cost: Cost, rates: &Rates) -> f64 {
     let memory = cost.memory as f64;
     let all = memory + cost.files as f64;
     let packed = all * rates.ratio;
-    let larger = (packed * LARGER).min(all);
+    let larger = match packing(rung, rates) {
+        Packing::ForDisk => all,
+        _ => (packed * LARGER).min(all),
+    };
     let spool = |bytes: f64| bytes / rates.spool;
     let frozen = OVERHEAD + memory / rates.dump;
     match rung {
@@ -251,6 +276,24 @@ mod tests {
             plan(Some(120.0), cost(GIB), &quick, Last::Here).rung,
             Rung::Full
         );
+    }
+
+    #[test]
+    fn what_goes_home_slower_than_to_the_disk_is_compressed() {
+        let way = |spool, store| Rates {
+            spool,
+            store,
+            ..Rates::default()
+        };
+        let (slow, quick) = (12.5e6, 1e9);
+        assert_eq!(
+            packing(Rung::Fast, &way(f64::INFINITY, 0.0)),
+            Packing::ForDisk
+        );
+        assert_eq!(packing(Rung::Fast, &way(slow, 0.0)), Packing::Quickly);
+        assert_eq!(packing(Rung::Fast, &way(quick, slow)), Packing::Quickly);
+        assert_eq!(packing(Rung::Spool, &way(slow, quick)), Packing::Quickly);
+        assert_eq!(packing(Rung::Full, &way(quick, quick)), Packing::Well);
     }
 
     #[test]

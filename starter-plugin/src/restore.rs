@@ -391,6 +391,7 @@ mod tests {
                 baseline: None,
                 criu: None,
                 codec: Default::default(),
+                small: false,
                 as_root: false,
                 only_restore: false,
             }

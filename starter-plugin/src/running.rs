@@ -29,6 +29,7 @@ use crate::init::{Begin, Event, Exit, Init, STDIO};
 use crate::job::Job;
 use crate::launch::{Launched, launch};
 use crate::namespaces::Ids;
+use crate::plan::Packing;
 use crate::present;
 use crate::relay::Relay;
 use crate::restore::{Image, Ladder};
@@ -77,8 +78,8 @@ pub(crate) struct Running {
     pub(crate) store: Option<Store>,
     /// That image, on its way there.
     pub(crate) push: Option<Push>,
-    /// Time is short.
-    pub(crate) hurry: bool,
+    /// How the next image is packed.
+    pub(crate) packing: Packing,
 }
 
 impl Running {
@@ -152,7 +153,7 @@ impl Running {
             last: None,
             store: None,
             push: None,
-            hurry: false,
+            packing: Packing::Well,
         };
         match running.init.channel.receive()? {
             Event::Running => {
@@ -204,7 +205,7 @@ impl Running {
             last: None,
             store: None,
             push: None,
-            hurry: false,
+            packing: Packing::Well,
         })
     }
 

@@ -329,6 +329,7 @@ mod tests {
                 baseline: None,
                 criu: None,
                 codec: Default::default(),
+                small: false,
                 as_root: false,
             };
             give_the_job_back(&job, "the disk is full");

@@ -17,6 +17,7 @@ use file_transfer_plugin::rig;
 
 use crate::chirp::Chirp;
 use crate::criu;
+use crate::plan::Packing;
 use crate::sandbox::{Sandbox, TREES};
 use crate::store::Lane;
 
@@ -27,7 +28,7 @@ pub(crate) struct Dumped {
     pub(crate) took: Duration,
 }
 
-/// zstd's level where time is short: two and a half times as fast, a fifth larger. gzip has nothing like it.
+/// zstd's level where it must not take long: two and a half times as fast, a fifth larger. gzip has nothing like it.
 const LEVEL_IN_HURRY: i32 = -5;
 
 /// A committed archive.
@@ -43,13 +44,19 @@ pub(crate) struct Packed {
     pub(crate) pack_seconds: f64,
 }
 
-/// An archive of this sandbox, begun before there is anything to write. In a `hurry` a larger archive, sooner.
-pub(crate) fn begin(sandbox: &Sandbox, head: &Head, codec: Codec, hurry: bool) -> Result<Stream> {
+/// An archive of this sandbox, begun before there is anything to write.
+pub(crate) fn begin(
+    sandbox: &Sandbox,
+    head: &Head,
+    codec: Codec,
+    packing: Packing,
+) -> Result<Stream> {
     let mut options = Options {
         codec,
         ..Options::default()
     };
-    if hurry {
+    if packing != Packing::Well {
+        options.keep_disk_busy = packing == Packing::ForDisk;
         (options.codec, options.level) = (Codec::Zstd, LEVEL_IN_HURRY);
     }
     let expected = head.resume.memory_bytes;

@@ -57,6 +57,9 @@ pub struct Options {
     /// Whether the archive is forced to disk before it takes its name. Without it a host that loses power may keep half an
     /// archive under that name, which its reader would refuse.
     pub sync: bool,
+    /// Whether chunks are left as they are while the disk, with `sync`, would wait for what is compressed. The archive is
+    /// there sooner, and larger.
+    pub keep_disk_busy: bool,
 }
 
 impl Default for Options {
@@ -68,6 +71,7 @@ impl Default for Options {
             chunk: 1 << 20,
             threads: 0,
             sync: true,
+            keep_disk_busy: false,
         }
     }
 }

@@ -101,9 +101,13 @@ impl Sink<'_> {
             let (hash, bytes) = match &mut zeros {
                 Some((hash, bytes)) if is_zeros => (*hash, bytes),
                 zeros => {
-                    packer
-                        .pack(&raw, &mut packed)
-                        .map_err(PackError::Compress)?;
+                    if !is_zeros && self.disk_waits(body) {
+                        frame::store(self.options.codec, &raw, &mut packed);
+                    } else {
+                        packer
+                            .pack(&raw, &mut packed)
+                            .map_err(PackError::Compress)?;
+                    }
                     let hash = Digest::of(&raw);
                     if is_zeros {
                         *zeros = Some((hash, packed.clone()));
@@ -141,6 +145,12 @@ impl Sink<'_> {
             }
             self.paced.add(raw.len() as u64);
         }
+    }
+
+    /// Whether the disk is to be given something at once.
+    fn disk_waits(&self, body: &Mutex<Body>) -> bool {
+        let flusher = self.flusher.filter(|_| self.options.keep_disk_busy);
+        flusher.is_some_and(|flusher| flusher.is_idle(lock(body).end))
     }
 }
 

@@ -121,6 +121,10 @@ fn one_of_everything_comes_back() {
             codec: Codec::Gzip,
             ..Options::default()
         },
+        Options {
+            keep_disk_busy: true,
+            ..Options::default()
+        },
     ] {
         let back = there_and_back(dir.path(), &options);
         let back = back.path().join("back");
@@ -263,6 +267,27 @@ fn the_same_tree_gives_the_same_archive() {
         fs::read(out.path().join("a")).unwrap(),
         fs::read(out.path().join("b")).unwrap()
     );
+}
+
+#[test]
+fn a_disk_that_would_wait_gets_chunks_as_they_are_but_no_zeros() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("text"), "all work ".repeat(1 << 18)).unwrap();
+    fs::write(dir.path().join("zeros"), vec![0; 3 << 20]).unwrap();
+    let size = |sync, keep_disk_busy| {
+        let options = Options {
+            sync,
+            keep_disk_busy,
+            ..Options::default()
+        };
+        let temp = tempfile::tempdir().unwrap();
+        pack_one(dir.path(), &temp.path().join("out"), &options).bytes
+    };
+    let text = 9 << 18;
+    assert!(size(true, false) < text / 10);
+    assert!((text..text + text / 10).contains(&size(true, true)));
+    // Nobody knows of the disk.
+    assert!(size(false, true) < text / 10);
 }
 
 #[derive(Clone, Debug)]

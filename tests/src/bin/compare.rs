@@ -3,7 +3,7 @@
 //! ```text
 //! gzip     criu dump to files, sync; tar | gzip to a file; the file over a connection, to the disk
 //! lz4      criu dump --stream | lz4 | the connection, to the disk
-//! ours     criu-starter's freeze to an archive; criu-transfer push to a store, on the disk
+//! ours     criu-starter's freeze to an archive, --small; criu-transfer push to a store, on the disk
 //! ```
 //!
 //! The other host is this one: the connection is its loopback, at its own speed or held to what `--gbit` says. Then one part in
@@ -94,7 +94,7 @@ fn compare(host: &Host, kind: &str, args: &Args) -> Result<()> {
     for (name, text) in measured::SCRIPTS {
         host.write(format!("{}/{name}", bare.job.dir), text, User::Root, 0o644)?;
     }
-    let mut ours = Ours::start(host, kind, args.megabytes)?;
+    let mut ours = Ours::start(host, kind, args.megabytes, true)?;
     let mut rows = [
         Row::new("gzip"),
         Row::new("lz4"),

@@ -107,6 +107,7 @@ fn warm(path: &Path) -> Result<()> {
 pub struct Ours<'h> {
     /// The job and its directory.
     pub job: Job<'h>,
+    starter: &'static [&'static str],
     child: Child,
     /// The size of the last archive.
     pub archive: u64,
@@ -120,11 +121,19 @@ pub struct Ours<'h> {
 
 impl<'h> Ours<'h> {
     /// Starts it; returns when its memory is full.
-    pub fn start(host: &'h Host, kind: &str, megabytes: u32) -> Result<Self> {
+    ///
+    /// With `small` images for a network.
+    pub fn start(host: &'h Host, kind: &str, megabytes: u32, small: bool) -> Result<Self> {
         let job = Job::new(host, User::Pilot, &format!("ours-{kind}"), kind, megabytes)?;
-        let child = job.start(&[STARTER, "run", "--"], INSIDE)?;
+        let starter: &[&str] = if small {
+            &[STARTER, "run", "--small", "--"]
+        } else {
+            &[STARTER, "run", "--"]
+        };
+        let child = job.start(starter, INSIDE)?;
         Ok(Self {
             job,
+            starter,
             child,
             archive: 0,
             dumping: 0,
@@ -158,7 +167,7 @@ impl<'h> Ours<'h> {
     pub fn restore(&mut self) -> Result<f64> {
         warm(&self.job.path("checkpoint.criu"))?;
         let begun = Instant::now();
-        self.child = self.job.start(&[STARTER, "run", "--"], INSIDE)?;
+        self.child = self.job.start(self.starter, INSIDE)?;
         self.job.wait_thawed(INSIDE, &mut self.child)?;
         let seconds = begun.elapsed().as_secs_f64();
         let mut usage = Usage::default();
