@@ -30,9 +30,9 @@ step repeated that a good image had, and nothing left on the hosts a minute late
 the job's own steps; *clean* is the time after the job's end until nothing of it was left. What was not
 kept is said in the last column. One run each.
 
-What is not kept has one cause: an image that is damaged on the slot's disk, after it was packed and before HTCondor reads it for
-SPOOL, where it takes the place of the one before. HTCondor has one file of a name and does not look into it. A store looks into
-each chunk, refuses such an image and keeps the one before.
+One thing SPOOL cannot keep: an image that is damaged on the slot's disk, after it was packed and before HTCondor reads it, takes
+the place of the one before. HTCondor has one file of a name and does not look into it. A store looks into each chunk, refuses
+such an image and keeps the one before.
 
     cargo run -p tests --bin faults -- --seed 1                      # goes on where it was interrupted, writes this file
     cargo run -p tests --bin faults -- --only shipping/kill-shadow   # one stage and fault
