@@ -99,6 +99,8 @@ impl<'a> Place<'a> {
         let child = self
             .host
             .command(User::Pilot, &self.dir)?
+            // A script that has these tests in its background has SIGINT ignored, and a job would keep that.
+            .args(["env", "--default-signal"])
             .args(words)
             .stdout(stream("out")?)
             .stderr(stream("err")?)
