@@ -17,9 +17,16 @@ use crate::users::User;
 use crate::wait;
 
 /// Kinds of memory that [`Job`] knows.
-pub const KINDS: [&str; 5] = ["noise", "half", "sines", "particles", "objects"];
+pub const KINDS: [&str; 6] = ["noise", "half", "sines", "particles", "objects", JVM];
 
-const PROGRAM: (&str, &str) = ("memory.py", include_str!("memory.py"));
+/// Python's kinds, by name.
+const PYTHON: (&str, &str) = ("memory.py", include_str!("memory.py"));
+
+/// That of Rhino, which runs JavaScript on a JVM: Java itself would have to be compiled.
+const JVM: &str = "jvm";
+const RHINO: (&str, &str) = ("jvm.js", include_str!("jvm.js"));
+const RHINO_CLASSES: &str = "/usr/share/java/js.jar";
+const RHINO_MAIN: &str = "org.mozilla.javascript.tools.shell.Main";
 
 /// Both ends of a connection, and what takes a stream of images.
 pub const SCRIPTS: [(&str, &str); 2] = [
@@ -40,7 +47,7 @@ pub struct Job<'h> {
     user: User,
     /// On the host.
     pub dir: String,
-    words: [String; 4],
+    words: Vec<String>,
 }
 
 impl<'h> Job<'h> {
@@ -49,14 +56,39 @@ impl<'h> Job<'h> {
         ensure!(KINDS.contains(&kind), "no such kind of memory: {kind}");
         let dir = format!("{}/{name}", user.home());
         host.make_dir(&dir, user, 0o755)?;
-        host.write(format!("{dir}/{}", PROGRAM.0), PROGRAM.1, user, 0o644)?;
-        let words = ["/usr/bin/python3", PROGRAM.0, kind, &megabytes.to_string()];
+        let (name, program) = if kind == JVM { RHINO } else { PYTHON };
+        host.write(format!("{dir}/{name}"), program, user, 0o644)?;
+        let size = megabytes.to_string();
+        let words = if kind == JVM {
+            let heap = format!("-Xmx{}m", 2 * megabytes);
+            let java = [
+                "/usr/bin/java",
+                &heap,
+                "-classpath",
+                RHINO_CLASSES,
+                RHINO_MAIN,
+            ];
+            [&java[..], &[name, &size]]
+                .concat()
+                .iter()
+                .map(ToString::to_string)
+                .collect()
+        } else {
+            ["/usr/bin/python3", name, kind, &size]
+                .map(str::to_owned)
+                .into()
+        };
         Ok(Self {
             host,
             user,
             dir,
-            words: words.map(str::to_owned),
+            words,
         })
+    }
+
+    /// What its process is called.
+    fn comm(&self) -> &str {
+        self.words[0].trim_start_matches("/usr/bin/")
     }
 
     /// Starts it, behind the words of whatever is to start it; returns when its memory is full.

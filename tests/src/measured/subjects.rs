@@ -40,7 +40,7 @@ impl<'h> Bare<'h> {
     pub fn start(host: &'h Host, kind: &str, megabytes: u32) -> Result<Self> {
         let job = Job::new(host, User::Root, &format!("bare-{kind}"), kind, megabytes)?;
         let child = job.start(&["sh", "-c", ALONE], OUTSIDE)?;
-        let found = processes_below(child.id(), &["python3"]);
+        let found = processes_below(child.id(), &[job.comm()]);
         let pid = found.first().context("no process of that name")?;
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
         let line = status.lines().find(|line| line.starts_with("NSpid:"));
