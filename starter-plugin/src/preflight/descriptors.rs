@@ -43,6 +43,7 @@ const MOST: usize = 10_000;
 pub(super) fn find(process: &Process, own: &[PathBuf]) -> Vec<Reason> {
     let sockets = raw_sockets(&process.dir);
     let mounts = mounts(&process.dir);
+    let user = user(&process.dir);
     let entries = fs::read_dir(process.dir.join("fd")).ok();
     let mut seen = BTreeSet::new();
     entries
@@ -63,7 +64,8 @@ pub(super) fn find(process: &Process, own: &[PathBuf]) -> Vec<Reason> {
                 format!("has {what}, which CRIU cannot restore without privileges")
             } else if link.starts_with('/') {
                 let fdinfo = Path::new("fdinfo").join(path.file_name()?);
-                file(&path, &link, &process.dir.join(fdinfo), &mounts, own)?
+                let fdinfo = process.dir.join(fdinfo);
+                foreign(&path, &link, user).or_else(|| file(&path, &link, &fdinfo, &mounts, own))?
             } else {
                 return None;
             };
@@ -100,6 +102,26 @@ fn anonymous(process: &Process, kind: &str) -> Option<Reason> {
             ),
         ),
     })
+}
+
+/// A file without a name is in the image, and CRIU makes it again as its owner's: of a user that the job's namespace does
+/// not have nobody can, and the image cannot be restored.
+fn foreign(path: &Path, link: &str, user: Option<u32>) -> Option<String> {
+    let meta = fs::metadata(path).ok()?;
+    let nameless = meta.is_file() && meta.nlink() == 0;
+    (nameless && user.is_some_and(|user| user != 0 && user != meta.uid())).then(|| {
+        format!(
+            "has opened {link}, which belongs to another user, and which CRIU cannot make again without \
+             privileges; close it"
+        )
+    })
+}
+
+/// Whose process it is.
+fn user(process: &Path) -> Option<u32> {
+    let status = read(&process.join("status"))?;
+    let users = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    users.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// What is wrong with an open file, as the end of a sentence.
@@ -198,6 +220,7 @@ fn read(path: &Path) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use std::fs::OpenOptions;
+    use std::os::fd::AsRawFd;
 
     use nix::unistd::Pid;
 
@@ -229,6 +252,22 @@ mod tests {
         let about = |name: &str| reasons.iter().any(|text| text.contains(name));
         assert!(about(path.to_str().unwrap()), "{reasons:?}");
         assert!(!about("looked-at") && !about("result"), "{reasons:?}");
+    }
+
+    #[test]
+    fn a_deleted_file_of_another_user_is_named() {
+        let deleted = tempfile::tempfile().unwrap();
+        let path = Path::new("/proc/self/fd").join(deleted.as_raw_fd().to_string());
+        let owner = deleted.metadata().unwrap().uid();
+        let said = |user| foreign(&path, "/srv/x (deleted)", user).is_some();
+        assert!(said(Some(owner + 1)));
+        assert!(!said(Some(owner)) && !said(None));
+        // Root can.
+        assert!(!said(Some(0)));
+        let named = tempfile::NamedTempFile::new().unwrap();
+        assert_eq!(foreign(named.path(), "x", Some(owner + 1)), None);
+        let ours = user(Path::new("/proc/self")).unwrap();
+        assert_eq!(ours, nix::unistd::geteuid().as_raw());
     }
 
     #[test]
