@@ -44,19 +44,21 @@ pub(crate) fn store(codec: Codec, raw: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Reads the frame of `packed` bytes at `at` if it is one of [`store`]'s: what is in it then needs no second buffer. False
-/// if it is another.
+/// Makes `out` what is in the frame of `packed` bytes at `at`, `raw` bytes, if it is one of [`store`]'s: that needs no second
+/// buffer. False if it is another.
 pub(crate) fn read_stored(
     codec: Codec,
     file: &File,
     at: u64,
     packed: usize,
-    raw: &mut [u8],
+    raw: usize,
+    out: &mut Vec<u8>,
 ) -> io::Result<bool> {
-    if codec != Codec::Zstd || packed != zst::stored(raw.len()) {
+    if codec != Codec::Zstd || packed != zst::stored(raw) {
         return Ok(false);
     }
-    zst::read_stored(file, at, raw)
+    out.resize(raw, 0);
+    zst::read_stored(file, at, out)
 }
 
 /// Makes frames; keeps its memory between them.
@@ -290,19 +292,20 @@ mod tests {
             let file = tempfile::tempfile().unwrap();
             file.write_all_at(&frame, 5).unwrap();
             let mut found = vec![1; len];
-            let mut read = |packed| read_stored(Codec::Zstd, &file, 5, packed, &mut found).unwrap();
+            let mut read =
+                |packed| read_stored(Codec::Zstd, &file, 5, packed, len, &mut found).unwrap();
             assert!(read(frame.len()));
             assert!(!read(frame.len() - 1));
             assert_eq!(found, raw);
             // The frame's head, and its first block's.
             for at in [4, 9] {
                 file.write_all_at(&[!frame[at]], 5 + at as u64).unwrap();
-                let read = read_stored(Codec::Zstd, &file, 5, frame.len(), &mut found);
+                let read = read_stored(Codec::Zstd, &file, 5, frame.len(), len, &mut found);
                 assert!(!read.unwrap());
                 file.write_all_at(&frame, 5).unwrap();
             }
             file.set_len(4 + frame.len() as u64).unwrap();
-            let cut = read_stored(Codec::Zstd, &file, 5, frame.len(), &mut found);
+            let cut = read_stored(Codec::Zstd, &file, 5, frame.len(), len, &mut found);
             assert_eq!(cut.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
         }
     }

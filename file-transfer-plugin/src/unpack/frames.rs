@@ -123,8 +123,7 @@ impl<'a> Opener<'a> {
         };
         let codec = archive.manifest.contents.codec;
         let (raw, packed) = (raw as usize, packed as usize);
-        self.raw.resize(raw, 0);
-        let stored = frame::read_stored(codec, &archive.file, at, packed, &mut self.raw);
+        let stored = frame::read_stored(codec, &archive.file, at, packed, raw, &mut self.raw);
         let whole = stored.map_err(cannot_read)? || {
             self.packed.resize(packed, 0);
             let read = archive.file.read_exact_at(&mut self.packed, at);
