@@ -179,7 +179,7 @@ impl Running {
         self.packing = if job.small {
             Packing::Well
         } else {
-            plan::packing(plan.rung, &rates)
+            plan::packing(plan.rung, &rates).within(sandbox.free(), cost)
         };
         let limit = budget.map(|budget| {
             let sending = (cost.memory + cost.files) as f64 * self.notes.rates.ratio;

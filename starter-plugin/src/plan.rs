@@ -121,6 +121,20 @@ pub(crate) enum Packing {
     ForDisk,
 }
 
+impl Packing {
+    /// The same where the disk has `free` bytes: what is not compressed must not fill it, or there is no image at all.
+    pub(crate) fn within(self, free: Option<u64>, cost: Cost) -> Packing {
+        // The libraries come on top, and others write, too.
+        let needs = (cost.memory + cost.files).saturating_mul(2);
+        let roomy = free.is_some_and(|free| free >= needs);
+        if self == Packing::ForDisk && !roomy {
+            Packing::Quickly
+        } else {
+            self
+        }
+    }
+}
+
 /// How a rung packs.
 pub(crate) fn packing(rung: Rung, rates: &Rates) -> Packing {
     match rung {
@@ -294,6 +308,15 @@ mod tests {
         assert_eq!(packing(Rung::Fast, &way(quick, slow)), Packing::Quickly);
         assert_eq!(packing(Rung::Spool, &way(slow, quick)), Packing::Quickly);
         assert_eq!(packing(Rung::Full, &way(quick, quick)), Packing::Well);
+    }
+
+    #[test]
+    fn a_disk_that_is_nearly_full_gets_less() {
+        let within = |free| Packing::ForDisk.within(free, cost(GIB));
+        assert_eq!(within(Some(2 * GIB)), Packing::ForDisk);
+        assert_eq!(within(Some(2 * GIB - 1)), Packing::Quickly);
+        assert_eq!(within(None), Packing::Quickly);
+        assert_eq!(Packing::Well.within(Some(0), cost(GIB)), Packing::Well);
     }
 
     #[test]

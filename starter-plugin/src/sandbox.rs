@@ -107,6 +107,12 @@ impl Sandbox {
             .extend(meta.map(|meta| (meta.dev(), meta.ino())));
     }
 
+    /// Bytes that are free where archives are written.
+    pub(crate) fn free(&self) -> Option<u64> {
+        let stat = nix::sys::statvfs::statvfs(&self.scratch).ok()?;
+        Some(stat.blocks_available().saturating_mul(stat.fragment_size()))
+    }
+
     /// The archive's place.
     pub(crate) fn archive(&self) -> PathBuf {
         self.scratch.join(ARCHIVE)
