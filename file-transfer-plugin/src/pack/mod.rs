@@ -17,9 +17,11 @@ mod flush;
 mod pipe;
 mod scan;
 mod stream;
+mod word;
 mod write;
 
 pub use stream::Stream;
+pub use word::{BadWord, Word};
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -183,6 +185,7 @@ pub fn pack(
         flusher: flusher.as_ref(),
         out,
         paced: &paced,
+        told: None,
     };
     let entries = &manifest.contents.entries;
     let plan = layout::split(entries, frames.iter().copied());
@@ -296,6 +299,18 @@ fn front(codec: Codec, json: &[u8], created: i64, room: usize) -> Result<Vec<u8>
     Ok(front)
 }
 
+/// Where an archive is before it has its name.
+pub fn unfinished(out: &Path) -> PathBuf {
+    beside(out, ".tmp")
+}
+
+/// In the same directory, because only there a rename can put it in its place.
+fn beside(out: &Path, ending: &str) -> PathBuf {
+    let mut name = out.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
+}
+
 /// The archive before it has its name. Dropped, it is gone.
 struct Temp {
     file: File,
@@ -303,22 +318,18 @@ struct Temp {
 }
 
 impl Temp {
-    /// In the directory of `out`, because only there a rename can put it in its place.
     fn create(out: &Path) -> Result<Self, PackError> {
-        Self::create_as(out, ".tmp")
+        Self::create_as(out, unfinished(out))
     }
 
-    fn create_as(out: &Path, ending: &str) -> Result<Self, PackError> {
+    fn create_as(out: &Path, path: PathBuf) -> Result<Self, PackError> {
         let error = |source| PackError::Write {
             path: out.to_owned(),
             source,
         };
-        let name = out
-            .file_name()
-            .ok_or_else(|| error(io::ErrorKind::IsADirectory.into()))?;
-        let mut temp = name.to_owned();
-        temp.push(ending);
-        let path = out.with_file_name(temp);
+        if out.file_name().is_none() {
+            return Err(error(io::ErrorKind::IsADirectory.into()));
+        }
         // A leftover of a process that was killed. Memory is private, so is its image.
         match fs::remove_file(&path) {
             Err(gone) if gone.kind() != io::ErrorKind::NotFound => return Err(error(gone)),

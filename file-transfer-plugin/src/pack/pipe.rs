@@ -80,35 +80,27 @@ impl<R: Read + Send> Feed for Pipe<R> {
 
 impl<R: Read> State<R> {
     fn fill(&mut self, raw: &mut Vec<u8>) -> io::Result<()> {
-        // The buffer keeps its length: what is in it need not be set to zero each time.
-        raw.resize(MOST, 0);
-        let mut have = self.ahead.len();
-        raw[..have].copy_from_slice(&self.ahead);
-        self.ahead.clear();
+        raw.clear();
+        raw.reserve(MOST);
+        raw.append(&mut self.ahead);
         let mut looked = LEAST - PAGE;
         loop {
-            while looked + PAGE <= have {
+            while looked + PAGE <= raw.len() {
                 if ends_chunk(&raw[looked..looked + PAGE]) {
                     let cut = looked + PAGE;
-                    self.ahead.extend_from_slice(&raw[cut..have]);
+                    self.ahead.extend_from_slice(&raw[cut..]);
                     raw.truncate(cut);
                     return Ok(());
                 }
                 looked += PAGE;
             }
-            if have == MOST || self.ended {
-                break;
+            if raw.len() == MOST || self.ended {
+                return Ok(());
             }
-            let end = (have + READ).min(MOST);
-            match self.from.read(&mut raw[have..end]) {
-                Ok(0) => self.ended = true,
-                Ok(count) => have += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
+            // Into memory that need not be set to zero before.
+            let most = READ.min(MOST - raw.len()) as u64;
+            self.ended = self.from.by_ref().take(most).read_to_end(raw)? == 0;
         }
-        raw.truncate(have);
-        Ok(())
     }
 }
 

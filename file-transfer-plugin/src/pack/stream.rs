@@ -14,13 +14,14 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::Sender;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::pipe::Pipe;
 use super::write::Sink;
 use super::{
-    Options, PackError, Packed, Temp, Tree, commit, files, flush, foreseen, front, limits, room,
-    scan,
+    Options, PackError, Packed, Temp, Tree, Word, beside, commit, files, flush, foreseen, front,
+    limits, room, scan,
 };
 use crate::frame::{self, Unpacker};
 use crate::layout;
@@ -47,6 +48,7 @@ pub struct Stream {
     frames: Vec<Frame>,
     /// Of each file its name, its first frame and where that lies.
     files: Vec<(String, usize, u64)>,
+    told: Option<Sender<Word>>,
     start: Instant,
 }
 
@@ -96,12 +98,18 @@ impl Stream {
             entries: root,
             frames: Vec::new(),
             files: Vec::new(),
+            told: None,
             start,
         };
         let head = layout::head(&stream.entries[0]);
         let at = stream.reserve(head.len());
         stream.fill(at, &head)?;
         Ok(stream)
+    }
+
+    /// Tells somebody of each frame that is written from here on.
+    pub fn tell(&mut self, somebody: Sender<Word>) {
+        self.told = Some(somebody);
     }
 
     /// Takes a file of the first tree, by its name there, and returns its size.
@@ -256,6 +264,7 @@ impl Stream {
             flusher: self.flusher.as_ref(),
             out: &self.out,
             paced,
+            told: self.told.as_ref(),
         }
     }
 
@@ -286,16 +295,20 @@ impl Stream {
         frame.hash = Digest::of(raw);
         let mut packed = Vec::new();
         frame::store(self.options.codec, raw, &mut packed);
-        self.temp
-            .file
-            .write_all_at(&packed, reserved.at)
-            .map_err(write(&self.out))
+        let (frame, at) = (*frame, reserved.at);
+        let written = self.temp.file.write_all_at(&packed, at);
+        written.map_err(write(&self.out))?;
+        if let Some(told) = &self.told {
+            // Who has stopped listening wants to know nothing.
+            let _ = told.send(Word::Frame { frame, at });
+        }
+        Ok(())
     }
 
     /// Moves the body to where the manifest has `needed` bytes.
     fn make_room(&mut self, needed: u64) -> Result<(), PackError> {
         tracing::debug!(needed, foreseen = self.room, "the archive is copied");
-        let larger = Temp::create_as(&self.out, ".tmp2")?;
+        let larger = Temp::create_as(&self.out, beside(&self.out, ".tmp2"))?;
         let copied = || -> io::Result<u64> {
             let mut from = File::open(self.temp.path())?;
             from.seek(SeekFrom::Start(self.room))?;

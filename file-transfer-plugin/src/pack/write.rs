@@ -1,17 +1,19 @@
 //! Frames made on all cores, written in order.
 //!
-//! Each thread takes the next chunk from the [`Feed`], compresses it by itself, waits until all frames before have got
-//! their place, takes the place after them and writes there. So nothing is queued: the memory is a few chunks for each
-//! thread.
+//! Each thread takes the next chunk from the [`Feed`] and compresses it by itself. A frame whose turn it is gets the next
+//! place, and those get theirs that were ready before it; a frame that is early is left to whoever has the one before it. As
+//! few are as there are threads: the memory is a few chunks for each.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::mpsc::Sender;
 use std::sync::{Condvar, Mutex};
 
 use super::flush::Flusher;
-use super::{Options, PackError};
+use super::{Options, PackError, Word};
 use crate::frame::{self, Packer};
 use crate::manifest::{Digest, Frame};
 use crate::monitor::Paced;
@@ -36,12 +38,25 @@ pub(super) struct Sink<'a> {
     pub(super) flusher: Option<&'a Flusher>,
     pub(super) out: &'a Path,
     pub(super) paced: &'a Paced<'a>,
+    /// Who is told of each frame that lies where it belongs.
+    pub(super) told: Option<&'a Sender<Word>>,
+}
+
+/// A frame without a place.
+struct Ready {
+    hash: Digest,
+    raw: u32,
+    bytes: Vec<u8>,
 }
 
 /// How far the body is.
 struct Body {
     /// The frames that have their place.
     placed: Vec<Frame>,
+    /// Those that were ready before their turn.
+    early: BTreeMap<usize, Ready>,
+    /// Buffers to be used again.
+    spare: Vec<Vec<u8>>,
     /// Where the next goes.
     end: u64,
     /// What went wrong first.
@@ -58,6 +73,8 @@ impl Sink<'_> {
     ) -> Result<(Vec<Frame>, u64), PackError> {
         let body = Mutex::new(Body {
             placed: Vec::new(),
+            early: BTreeMap::new(),
+            spare: Vec::new(),
             end: start,
             error: None,
         });
@@ -98,9 +115,12 @@ impl Sink<'_> {
                 return Ok(());
             };
             let is_zeros = raw.len() == self.options.chunk as usize && frame::is_zero(&raw);
-            let (hash, bytes) = match &mut zeros {
-                Some((hash, bytes)) if is_zeros => (*hash, bytes),
-                zeros => {
+            let hash = match &zeros {
+                Some((hash, frame)) if is_zeros => {
+                    packed.clone_from(frame);
+                    *hash
+                }
+                _ => {
                     if !is_zeros && self.disk_waits(body) {
                         frame::store(self.options.codec, &raw, &mut packed);
                     } else {
@@ -110,41 +130,80 @@ impl Sink<'_> {
                     }
                     let hash = Digest::of(&raw);
                     if is_zeros {
-                        *zeros = Some((hash, packed.clone()));
+                        zeros = Some((hash, packed.clone()));
                     }
-                    (hash, &mut packed)
+                    hash
                 }
             };
-            let at = {
-                let mut body = lock(body);
-                while body.placed.len() < index {
-                    if body.error.is_some() {
-                        return Ok(());
-                    }
-                    body = turn
-                        .wait(body)
-                        .unwrap_or_else(|poisoned| poisoned.into_inner());
-                }
-                body.placed.push(Frame {
-                    hash,
-                    raw: raw.len() as u32,
-                    packed: bytes.len() as u32,
-                });
-                let at = body.end;
-                body.end += bytes.len() as u64;
-                at
+            let ready = Ready {
+                hash,
+                raw: raw.len() as u32,
+                bytes: std::mem::take(&mut packed),
             };
-            turn.notify_all();
-            let write = |source| PackError::Write {
-                path: self.out.to_owned(),
-                source,
+            let Some(placed) = self.place(index, ready, body, turn) else {
+                return Ok(());
             };
-            self.file.write_all_at(bytes, at).map_err(write)?;
-            if let Some(flusher) = self.flusher {
-                flusher.written(at + bytes.len() as u64);
+            for (at, frame, bytes) in &placed {
+                self.write(*at, *frame, bytes)?;
             }
-            self.paced.add(raw.len() as u64);
+            let mut body = lock(body);
+            body.spare
+                .extend(placed.into_iter().map(|(.., bytes)| bytes));
+            packed = body.spare.pop().unwrap_or_default();
         }
+    }
+
+    /// Gives a frame its place, and those behind it that wait for that; none where another thread has failed.
+    fn place(
+        &self,
+        index: usize,
+        ready: Ready,
+        body: &Mutex<Body>,
+        turn: &Condvar,
+    ) -> Option<Vec<(u64, Frame, Vec<u8>)>> {
+        let most = threads(self.options.threads);
+        let mut guard = lock(body);
+        while guard.placed.len() < index && guard.early.len() >= most && guard.error.is_none() {
+            guard = turn
+                .wait(guard)
+                .unwrap_or_else(|poisoned| poisoned.into_inner());
+        }
+        if guard.error.is_some() {
+            return None;
+        }
+        let body = &mut *guard;
+        body.early.insert(index, ready);
+        let mut placed = Vec::new();
+        while let Some(ready) = body.early.remove(&body.placed.len()) {
+            let frame = Frame {
+                hash: ready.hash,
+                raw: ready.raw,
+                packed: ready.bytes.len() as u32,
+            };
+            body.placed.push(frame);
+            placed.push((body.end, frame, ready.bytes));
+            body.end += u64::from(frame.packed);
+        }
+        drop(guard);
+        turn.notify_all();
+        Some(placed)
+    }
+
+    fn write(&self, at: u64, frame: Frame, bytes: &[u8]) -> Result<(), PackError> {
+        let written = self.file.write_all_at(bytes, at);
+        written.map_err(|source| PackError::Write {
+            path: self.out.to_owned(),
+            source,
+        })?;
+        if let Some(told) = self.told {
+            // Who has stopped listening wants to know nothing.
+            let _ = told.send(Word::Frame { frame, at });
+        }
+        if let Some(flusher) = self.flusher {
+            flusher.written(at + bytes.len() as u64);
+        }
+        self.paced.add(u64::from(frame.raw));
+        Ok(())
     }
 
     /// Whether the disk is to be given something at once.
