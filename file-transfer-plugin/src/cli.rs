@@ -95,6 +95,9 @@ enum Command {
     Push {
         /// The archive
         file: PathBuf,
+        /// Begins while it is being written, by criu-starter, which says on standard input what is there
+        #[arg(long)]
+        along: bool,
         #[command(flatten)]
         way: remote::Way,
     },
@@ -200,7 +203,9 @@ fn run(args: &Args) -> anyhow::Result<Code> {
             remote::verify_url(what, terms, &mut out).map(found)
         }
         Command::Verify { what, .. } => verify(what.as_ref(), &mut out).map(|()| Code::Done),
-        Command::Push { file, way } => remote::push(way, file, &mut out).map(|()| Code::Done),
+        Command::Push { file, along, way } => {
+            remote::push(way, file, *along, &mut out).map(|()| Code::Done)
+        }
         Command::Pull { way, file } => remote::pull(way, file, &mut out).map(found),
         Command::Ls { way } => remote::ls(way, &mut out).map(|()| Code::Done),
         Command::Rm { way } => remote::rm(way).map(|()| Code::Done),

@@ -1,6 +1,6 @@
 //! `push`, `pull`, `ls`, `rm` and `verify URL`: a store by hand.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::progress::Person;
 use crate::fetch::{fetch, verify};
 use crate::plugin::PATIENCE;
 use crate::remote::{Effort, Error, Moved, Options, Remote, Requests, Tokens, Url};
-use crate::ship::ship;
+use crate::ship::{ship, ship_along};
 
 /// Which store, as whom, and for how long.
 #[derive(Debug, Args)]
@@ -64,8 +64,13 @@ impl Terms {
     }
 }
 
-pub(super) fn push(way: &Way, file: &Path, out: &mut dyn Write) -> anyhow::Result<()> {
-    let moved = ship(file, &way.remote()?, &way.terms.options(), &Person::new())?;
+pub(super) fn push(way: &Way, file: &Path, along: bool, out: &mut dyn Write) -> anyhow::Result<()> {
+    let (remote, options, person) = (way.remote()?, way.terms.options(), Person::new());
+    let moved = if along {
+        ship_along(file, io::stdin().lock(), &remote, &options, &person)?
+    } else {
+        ship(file, &remote, &options, &person)?
+    };
     report(&way.terms, &moved, out)
 }
 

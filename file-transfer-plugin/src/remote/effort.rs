@@ -24,6 +24,8 @@ pub(crate) struct Effort<'a> {
     last: Mutex<Instant>,
     /// Another connection has failed for good.
     given_up: AtomicBool,
+    /// What fails is not tried again.
+    no_more_tries: AtomicBool,
     failures: AtomicU32,
     connections: AtomicU32,
     /// Until the first connection stood, in microseconds.
@@ -39,6 +41,7 @@ impl<'a> Effort<'a> {
             start,
             last: Mutex::new(start),
             given_up: AtomicBool::new(false),
+            no_more_tries: AtomicBool::new(false),
             failures: AtomicU32::new(0),
             connections: AtomicU32::new(0),
             connect: AtomicU64::new(0),
@@ -66,9 +69,29 @@ impl<'a> Effort<'a> {
         self.given_up.load(Ordering::Relaxed) || self.monitor.cancelled()
     }
 
+    fn is_over(&self) -> bool {
+        self.no_more_tries.load(Ordering::Relaxed) || self.is_stopped()
+    }
+
     /// All others stop, too.
     pub(crate) fn give_up(&self) {
         self.given_up.store(true, Ordering::Relaxed);
+    }
+
+    /// What is under way may come to its end, and no more.
+    pub(crate) fn no_more_tries(&self) {
+        self.no_more_tries.store(true, Ordering::Relaxed);
+    }
+
+    /// After one of these two: with other work, in the same time.
+    pub(crate) fn go_on(&self) {
+        self.given_up.store(false, Ordering::Relaxed);
+        self.no_more_tries.store(false, Ordering::Relaxed);
+    }
+
+    /// There is no reason for impatience.
+    pub(crate) fn has_worked(&self) {
+        *lock(&self.last) = Instant::now();
     }
 
     pub(crate) fn connected(&self, after: Duration) {
@@ -103,12 +126,12 @@ impl<'a> Effort<'a> {
         loop {
             let error = match work() {
                 Ok(done) => {
-                    *lock(&self.last) = Instant::now();
+                    self.has_worked();
                     return Ok(done);
                 }
                 Err(error) => error,
             };
-            if !error.is_transient() || self.is_stopped() {
+            if !error.is_transient() || self.is_over() {
                 return Err(error);
             }
             self.failures.fetch_add(1, Ordering::Relaxed);
@@ -132,7 +155,7 @@ impl<'a> Effort<'a> {
             );
             let until = Instant::now() + wait;
             while Instant::now() < until {
-                if self.is_stopped() {
+                if self.is_over() {
                     return Err(error);
                 }
                 thread::sleep(TICK.min(until.saturating_duration_since(Instant::now())));

@@ -83,6 +83,8 @@ pub struct Moved {
     pub file_bytes: u64,
     /// What of it went over the network.
     pub sent_bytes: u64,
+    /// What of that went before the archive was complete.
+    pub ahead_bytes: u64,
     /// How many chunks the image has.
     pub chunks: u64,
     /// How many of them went over the network.

@@ -13,7 +13,7 @@ use file_transfer_plugin::unpack::Archive;
 pub(crate) const CHUNK: usize = 64 << 10;
 
 /// Bytes that cannot be compressed, the same for the same seed.
-fn noise(seed: u64) -> Vec<u8> {
+pub(crate) fn noise(seed: u64) -> Vec<u8> {
     let mut bytes = vec![0; CHUNK];
     let mut hasher = blake3::Hasher::new();
     hasher.update(&seed.to_le_bytes());
@@ -38,21 +38,6 @@ pub(crate) fn make_in(
     let pages: Vec<u8> = seeds.flat_map(noise).collect();
     fs::write(dir.join("pages-1.img"), pages).unwrap();
     fs::write(dir.join("core-2.img"), generation.to_string()).unwrap();
-    let fingerprint = Fingerprint {
-        cpu_vendor: "GenuineIntel".into(),
-        cpu_features: Default::default(),
-        xcr0: 7,
-        xsave_size: 832,
-        kernel: Kernel(60118),
-        criu: Version::new(4, 2, 1),
-        abilities: Default::default(),
-    };
-    let head = Head {
-        generation,
-        created: 1_790_000_000 + generation as i64,
-        fingerprint,
-        resume: Resume::default(),
-    };
     let options = Options {
         codec,
         chunk: CHUNK as u32,
@@ -64,7 +49,28 @@ pub(crate) fn make_in(
         prefix: "images",
         dir: &dir,
     };
-    pack(&[tree], head, out, &options, &Silent).unwrap().digest
+    pack(&[tree], head(generation), out, &options, &Silent)
+        .unwrap()
+        .digest
+}
+
+/// What the image of that number says of itself.
+pub(crate) fn head(generation: u64) -> Head {
+    let fingerprint = Fingerprint {
+        cpu_vendor: "GenuineIntel".into(),
+        cpu_features: Default::default(),
+        xcr0: 7,
+        xsave_size: 832,
+        kernel: Kernel(60118),
+        criu: Version::new(4, 2, 1),
+        abilities: Default::default(),
+    };
+    Head {
+        generation,
+        created: 1_790_000_000 + generation as i64,
+        fingerprint,
+        resume: Resume::default(),
+    }
 }
 
 /// The archive is whole, and this one.
