@@ -12,6 +12,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt};
@@ -33,6 +34,9 @@ const LOCK: &str = "lock";
 /// Which boot of the machine the directory was last served in.
 const BOOT: &str = "boot";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// How much of chunks is written before it is brought to the disk, so that a commit has little left to wait for.
+const PORTION: u64 = 64 << 20;
 
 /// A job's image by its place in the store.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,6 +79,31 @@ struct Dir {
     handle: Arc<File>,
     /// Without it the directory is only looked at.
     _lock: Option<File>,
+    ahead: Ahead,
+}
+
+/// What is brought to the disk before anybody waits for it.
+#[derive(Debug)]
+struct Ahead {
+    /// Opened by itself: the kernel tells of a failed write once for each, and the one who has to know is a commit.
+    handle: Arc<File>,
+    written: AtomicU64,
+    at_it: Arc<AtomicBool>,
+}
+
+impl Ahead {
+    fn wrote(&self, bytes: u64) {
+        let written = self.written.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if written < PORTION || self.at_it.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        self.written.store(0, Ordering::Relaxed);
+        let (handle, at_it) = (Arc::clone(&self.handle), Arc::clone(&self.at_it));
+        tokio::task::spawn_blocking(move || {
+            let _ = rustix::fs::syncfs(&*handle);
+            at_it.store(false, Ordering::Relaxed);
+        });
+    }
 }
 
 impl Backend {
@@ -108,7 +137,8 @@ impl Backend {
             source,
         };
         let root = path.join(LAYOUT);
-        let handle = Arc::new(File::open(&root).map_err(cannot)?);
+        let open = || File::open(&root).map(Arc::new).map_err(cannot);
+        let (handle, ahead) = (open()?, open()?);
         let local = || {
             LocalFileSystem::new_with_prefix(&root).map_err(|error| cannot(io::Error::other(error)))
         };
@@ -119,6 +149,11 @@ impl Backend {
                 path: path.to_owned(),
                 handle,
                 _lock: lock,
+                ahead: Ahead {
+                    handle: ahead,
+                    written: AtomicU64::new(0),
+                    at_it: Arc::default(),
+                },
             }),
         })
     }
@@ -204,11 +239,13 @@ impl Backend {
         frame: Bytes,
     ) -> Result<(), StoreError> {
         let path = chunk_path(owner, chunk);
-        self.chunks
-            .put(&path, PutPayload::from_bytes(frame))
-            .await
-            .map(|_| ())
-            .map_err(|source| StoreError::backend("write", &path, source))
+        let put = self.chunks.put(&path, PutPayload::from_bytes(frame));
+        put.await
+            .map_err(|source| StoreError::backend("write", &path, source))?;
+        if let Some(dir) = &self.dir {
+            dir.ahead.wrote(chunk.packed.into());
+        }
+        Ok(())
     }
 
     /// A frame.
