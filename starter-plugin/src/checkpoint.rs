@@ -33,8 +33,10 @@ use crate::criu::{Capture, Held, Hook, ImageDir, Then, is_clean};
 use crate::init::{Event, Order};
 use crate::job::Job;
 use crate::memory;
+use crate::plan::Packing;
 use crate::running::Running;
 use crate::sandbox::Sandbox;
+use crate::shipping::Along;
 use crate::vacate::{self, Dumped, Packed};
 
 /// Where nobody knows better: no job is worth standing still for longer.
@@ -44,10 +46,36 @@ const LONGEST: Duration = Duration::from_secs(3 * 3600);
 const UNCLEAN: &str = "a page in the image is not the job's";
 const ATTEMPTS: u32 = 4;
 
+/// How one is taken.
+#[derive(Clone, Copy)]
+pub(crate) struct Way {
+    /// What becomes of the job.
+    pub(crate) then: Then,
+    /// Within it the image is committed, or the job runs on without one.
+    pub(crate) limit: Option<Duration>,
+    pub(crate) packing: Packing,
+    /// How long the store may take, where it is sent while it is written.
+    pub(crate) along: Option<Duration>,
+}
+
+impl Way {
+    /// Small, however long that takes.
+    pub(crate) fn well(then: Then) -> Way {
+        Way {
+            then,
+            limit: None,
+            packing: Packing::Well,
+            along: None,
+        }
+    }
+}
+
 /// A checkpoint that was taken.
 pub(crate) struct Checkpointed {
     /// The archive, which has replaced the older one.
     pub(crate) packed: Packed,
+    /// Its way to the store, if it is on it.
+    pub(crate) along: Option<Along>,
     /// How long the job stood still.
     pub(crate) frozen: Duration,
 }
@@ -70,19 +98,16 @@ pub(crate) struct NotTaken(pub(crate) String);
 impl Running {
     /// Takes an image; then the job is gone, or runs on. An error is one of ours, after which nothing is known of
     /// the job.
-    ///
-    /// Within `limit` the image is committed, or the job runs on without one.
     pub(crate) fn checkpoint(
         &mut self,
         job: &Job,
         sandbox: &Sandbox,
-        then: Then,
-        limit: Option<Duration>,
+        way: Way,
     ) -> Result<Result<Checkpointed, NotTaken>> {
-        let until = Instant::now() + limit.unwrap_or(LONGEST);
+        let until = Instant::now() + way.limit.unwrap_or(LONGEST);
         let mut attempts = 1;
         loop {
-            let taken = self.attempt(job, sandbox, then, until)?;
+            let taken = self.attempt(job, sandbox, way, until)?;
             match taken {
                 Err(NotTaken(message)) if message.contains(UNCLEAN) && attempts < ATTEMPTS => {
                     tracing::warn!("once more: {message}");
@@ -97,9 +122,10 @@ impl Running {
         &mut self,
         job: &Job,
         sandbox: &Sandbox,
-        then: Then,
+        way: Way,
         until: Instant,
     ) -> Result<Result<Checkpointed, NotTaken>> {
+        let then = way.then;
         let begun = Instant::now();
         let dir = sandbox.tree("images");
         let images = ImageDir::open(&dir)?;
@@ -112,10 +138,14 @@ impl Running {
             fingerprint: self.widest(),
             resume: self.resume.clone(),
         };
-        let archive = match vacate::begin(sandbox, &head, job.codec, self.packing) {
+        let mut archive = match vacate::begin(sandbox, &head, job.codec, way.packing) {
             Ok(archive) => archive,
             Err(error) => return Ok(Err(NotTaken(format!("{error:#}")))),
         };
+        let along = way.along.and_then(|time| self.send_along(sandbox, time));
+        if let Some(along) = &along {
+            archive.tell(along.ear());
+        }
         let capture = Capture::start(ImageDir::open(&dir)?, archive)?;
         let hook = Hook::listen(&images)?;
         self.init.channel.send(&Order::Dump(then))?;
@@ -186,7 +216,11 @@ impl Running {
             Event::DumpFailed { message } => Err(NotTaken(message)),
             other => bail!("an event out of turn: {other:?}"),
         };
-        Ok(taken.map(|packed| Checkpointed { packed, frozen }))
+        Ok(taken.map(|packed| Checkpointed {
+            packed,
+            along,
+            frozen,
+        }))
     }
 
     /// Waits until all is written and stands still.

@@ -30,6 +30,10 @@ Examples:
     cd D1 && criu-starter run -- ./simulate input.dat
     mv D1/checkpoint.criu D2 && cd D2 && criu-starter run -- ./simulate input.dat
 
+  The same by a store, which `criu-transfer serve` is:
+    cd D1 && criu-starter run --store criu://ap.example.org/mine -- ./simulate input.dat
+    cd D2 && criu-starter run --store criu://ap.example.org/mine -- ./simulate input.dat
+
   An image now and then, one at once, and what would prevent it:
     criu-starter run --every 10m -- ./simulate input.dat
     criu-starter dump --keep-running D1
@@ -138,6 +142,12 @@ struct Images {
     /// HTCondor the way home decides.
     #[arg(long)]
     small: bool,
+    /// Send images to a store, criu://HOST[:PORT]/JOB, and go on from its newest
+    ///
+    /// An image that is there is not left here. In HTCondor it is the job's ad that
+    /// says so: `+CRIUStore`.
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
     /// Run the job as root, which you must be
     ///
     /// By hand only. Then memfds, System V objects and programs with a seccomp
@@ -176,6 +186,7 @@ fn supervised(images: Images, job: impl FnOnce() -> Result<Job>) -> std::process
         criu,
         codec,
         small,
+        store,
         as_root,
         ..
     } = images;
@@ -184,6 +195,7 @@ fn supervised(images: Images, job: impl FnOnce() -> Result<Job>) -> std::process
         criu,
         codec,
         small,
+        store,
         as_root,
         ..job
     };

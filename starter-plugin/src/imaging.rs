@@ -17,14 +17,14 @@ use anyhow::{Context, Result};
 use file_transfer_plugin::{attributes, rig};
 
 use crate::again::{self, Notes};
-use crate::checkpoint::{Checkpointed, NotTaken};
+use crate::checkpoint::{Checkpointed, NotTaken, Way};
 use crate::criu::Then;
 use crate::job::Job;
 use crate::plan::{self, Cost, Last, Packing, Rung};
 use crate::running::{End, Running, announce};
 use crate::sandbox::Sandbox;
 use crate::shipping::Sent;
-use crate::store::Lane;
+use crate::store::{self, Lane};
 use crate::{budget, measure, outputs, vacate};
 
 /// The part of a slot's time that is left for the way home, at the most: with less, nothing would be frozen at all.
@@ -84,7 +84,7 @@ impl Running {
         job: &Job,
         sandbox: &Sandbox,
     ) -> Result<Result<Checkpointed, NotTaken>> {
-        let taken = self.take(job, sandbox, Then::RunOn, None)?;
+        let taken = self.take(job, sandbox, Way::well(Then::RunOn))?;
         match &taken {
             Ok(taken) => {
                 let frozen = taken.frozen.as_secs_f64();
@@ -113,7 +113,7 @@ impl Running {
     ) -> Result<Imaged> {
         let begun = Instant::now();
         let stopped = again::now();
-        match self.take(job, sandbox, Then::End, None)? {
+        match self.take(job, sandbox, Way::well(Then::End))? {
             Ok(taken) => {
                 let packed = &taken.packed;
                 let mut notes = Notes {
@@ -170,13 +170,13 @@ impl Running {
             && let Some(last) = self.last.take()
         {
             self.init.end();
-            self.send(sandbox, &last, left())
+            self.send(sandbox, &last, None, left())
                 .announce(&last, &self.notes.digests);
             outputs::leave_image(job, sandbox)?;
             sandbox.remove()?;
             return Ok(Left::Frozen);
         }
-        self.packing = if job.small {
+        let packing = if job.small {
             Packing::Well
         } else {
             plan::packing(plan.rung, &rates).within(sandbox.free(), cost)
@@ -186,14 +186,19 @@ impl Running {
             let sending = (sending / self.notes.rates.spool).min(budget * MOST_FOR_SENDING);
             Duration::from_secs_f64(budget - sending)
         });
-        let taken = self.take(job, sandbox, Then::End, limit)?;
-        self.packing = Packing::Well;
-        match taken {
+        let along = (plan.rung != Rung::Spool).then(|| left().unwrap_or(store::IN_PASSING));
+        let way = Way {
+            then: Then::End,
+            limit,
+            packing,
+            along,
+        };
+        match self.take(job, sandbox, way)? {
             Ok(taken) => {
                 let packed = &taken.packed;
                 let sent = match plan.rung {
                     Rung::Spool => Sent::by_spool(),
-                    _ => self.send(sandbox, packed, left()),
+                    _ => self.send(sandbox, packed, taken.along, left()),
                 };
                 sent.announce(packed, &self.notes.digests);
                 outputs::leave_image(job, sandbox)?;
@@ -219,12 +224,11 @@ impl Running {
         &mut self,
         job: &Job,
         sandbox: &Sandbox,
-        then: Then,
-        limit: Option<Duration>,
+        way: Way,
     ) -> Result<Result<Checkpointed, NotTaken>> {
         let cost = self.cost(sandbox);
         self.resume.memory_bytes = cost.memory;
-        let taken = self.checkpoint(job, sandbox, then, limit)?;
+        let taken = self.checkpoint(job, sandbox, way)?;
         if let Ok(taken) = &taken {
             let packed = &taken.packed;
             self.notes

@@ -62,6 +62,8 @@ pub(crate) struct Job {
     pub(crate) codec: Codec,
     /// Whether small images are worth the time that they take, whoever is to carry them.
     pub(crate) small: bool,
+    /// The store of its images, where that was said by hand.
+    pub(crate) store: Option<String>,
 }
 
 impl Job {
@@ -82,6 +84,7 @@ impl Job {
             criu: None,
             codec: Codec::default(),
             small: false,
+            store: None,
             as_root: false,
         })
     }
@@ -346,6 +349,7 @@ mod tests {
             criu: None,
             codec: Codec::default(),
             small: false,
+            store: None,
             as_root: false,
         }
     }

@@ -260,7 +260,7 @@ fn may_give_back(job: &Job, manifest: &Manifest) -> bool {
 
 /// Whether a later slot is to get the image of a store that is away: the same patience as with one that cannot restore.
 pub(crate) fn may_wait_for_store(job: &Job) -> bool {
-    job.is_htcondor() && job.starts_since_image() <= u64::from(ATTEMPTS)
+    !job.is_htcondor() || job.starts_since_image() <= u64::from(ATTEMPTS)
 }
 
 /// Of a store an image that is `newer_than` the last that was announced is believed, too.
@@ -392,6 +392,7 @@ mod tests {
                 criu: None,
                 codec: Default::default(),
                 small: false,
+                store: None,
                 as_root: false,
                 only_restore: false,
             }

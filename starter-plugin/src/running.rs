@@ -29,7 +29,6 @@ use crate::init::{Begin, Event, Exit, Init, STDIO};
 use crate::job::Job;
 use crate::launch::{Launched, launch};
 use crate::namespaces::Ids;
-use crate::plan::Packing;
 use crate::present;
 use crate::relay::Relay;
 use crate::restore::{Image, Ladder};
@@ -78,8 +77,6 @@ pub(crate) struct Running {
     pub(crate) store: Option<Store>,
     /// That image, on its way there.
     pub(crate) push: Option<Push>,
-    /// How the next image is packed.
-    pub(crate) packing: Packing,
 }
 
 impl Running {
@@ -153,7 +150,6 @@ impl Running {
             last: None,
             store: None,
             push: None,
-            packing: Packing::Well,
         };
         match running.init.channel.receive()? {
             Event::Running => {
@@ -205,7 +201,6 @@ impl Running {
             last: None,
             store: None,
             push: None,
-            packing: Packing::Well,
         })
     }
 

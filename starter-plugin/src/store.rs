@@ -1,8 +1,8 @@
 //! The store's lane: images go to `criu-transfer serve` on the access point, by the `criu-transfer` beside us.
 //!
 //! ```text
-//! soft kill   packed ──> push, in the time that the plan leaves ── done ──> nothing is left for HTCondor to carry
-//!                                                               └─ not ──> the archive stays, and goes by spool
+//! soft kill   while it is packed, and in the time that the plan leaves: push ── done ──> nothing is left for HTCondor
+//!                                                                            └─ not ──> the archive goes by spool
 //! in passing  packed ──> push, while the job runs on ── done ──> announced: it is home
 //!                                                    └─ not ──> the archive stays, and goes by spool at the soft kill
 //! start       ls, and pull what is newer than SPOOL's; where it cannot be asked, the slot goes back a few times
@@ -16,6 +16,7 @@ use std::env;
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::process::ChildStdin;
 use std::time::Duration;
 
 use classad::ClassAd;
@@ -37,8 +38,8 @@ const LOG: &str = "transfer.log";
 /// Where an image from the store is put.
 const PULLED: &str = "pulled.criu";
 
-/// Longer than any image is worth: an image is due again by then.
-const IN_PASSING: Duration = Duration::from_secs(3 * 3600);
+/// Longer than any image is worth to a job that runs on: another is due by then.
+pub(crate) const IN_PASSING: Duration = Duration::from_secs(3 * 3600);
 
 /// The starter waits for us as long as it has to, and the job for its image.
 const AT_THE_START: Duration = Duration::from_secs(3600);
@@ -70,8 +71,9 @@ pub(crate) struct Store {
 impl Store {
     /// Of a job that names one, on a slot with the program for it.
     pub(crate) fn of(job: &Job) -> Option<Store> {
-        let ad = job.job_ad.as_ref()?;
-        let named = ad.eval_str(attributes::STORE)?;
+        let ad = job.job_ad.as_ref();
+        let in_ad = || ad?.eval_str(attributes::STORE);
+        let named = job.store.clone().or_else(in_ad)?;
         let usable = || {
             let url = url(&named, ad).ok_or_else(|| format!("{named:?} is no URL of a store"))?;
             let program = beside().ok_or("there is no criu-transfer beside criu-starter")?;
@@ -95,25 +97,37 @@ impl Store {
         &self.program
     }
 
-    /// Begins to send an archive, for at most so many seconds.
+    /// Begins to send an archive, for at most so long.
     pub(crate) fn push(
         &self,
         archive: &Path,
         digest: &str,
-        within: f64,
+        within: Duration,
     ) -> Result<Transfer, NotDone> {
-        let within = Duration::try_from_secs_f64(within).unwrap_or(IN_PASSING);
         let url = with_digest(&self.url, digest);
-        self.start(&["push".as_ref(), archive.as_ref(), url.as_ref()], within)
+        let args = [
+            "push".as_ref(),
+            "--json".as_ref(),
+            archive.as_ref(),
+            url.as_ref(),
+        ];
+        self.start(&args, within)
     }
 
-    /// As [`Self::push`], for as long as that is worth it.
-    pub(crate) fn push_in_passing(
+    /// Begins to send an archive that is being written, to whoever is told what of it is there.
+    pub(crate) fn push_along(
         &self,
         archive: &Path,
-        digest: &str,
-    ) -> Result<Transfer, NotDone> {
-        self.push(archive, digest, IN_PASSING.as_secs_f64())
+        within: Duration,
+    ) -> Result<(Transfer, ChildStdin), NotDone> {
+        let args = [
+            "push".as_ref(),
+            "--along".as_ref(),
+            "--json".as_ref(),
+            archive.as_ref(),
+            self.url.as_ref(),
+        ];
+        Transfer::start_listening(&self.program, &args, &self.work.join(LOG), within)
     }
 
     fn start(&self, args: &[&OsStr], within: Duration) -> Result<Transfer, NotDone> {
@@ -188,14 +202,14 @@ fn beside() -> Option<PathBuf> {
 }
 
 /// A store's URL with the job's name in it, which is the schedd's where the URL has none: `gc` knows it by that.
-fn url(store: &str, ad: &ClassAd) -> Option<String> {
+fn url(store: &str, ad: Option<&ClassAd>) -> Option<String> {
     let (place, query) = store.split_once('?').unwrap_or((store, ""));
     let place = place.trim_end_matches('/');
     let (_, server) = place.split_once("://")?;
     let place = if server.contains('/') {
         place.to_owned()
     } else {
-        format!("{place}/{}", ad.eval_str("GlobalJobId")?)
+        format!("{place}/{}", ad?.eval_str("GlobalJobId")?)
     };
     Some(if query.is_empty() {
         place
@@ -216,7 +230,7 @@ mod tests {
     #[test]
     fn each_job_has_its_own_place_in_a_store() {
         let ad = ClassAd::parse_old("GlobalJobId = \"ap.pool#12.0#1790000000\"").unwrap();
-        let of = |store| url(store, &ad);
+        let of = |store| url(store, Some(&ad));
         let place = Some("criu://ap:9620/ap.pool#12.0#1790000000".to_owned());
         assert_eq!(of("criu://ap:9620"), place);
         assert_eq!(of("criu://ap:9620/"), place);
@@ -231,6 +245,6 @@ mod tests {
         assert_eq!(with_digest(&here, "ab"), format!("{here}&digest=ab"));
         assert_eq!(with_digest(chosen, "ab"), "criu://ap/mine?digest=ab");
         assert_eq!(of("ap.example.org"), None);
-        assert_eq!(url("criu://ap", &ClassAd::new()), None);
+        assert_eq!(url("criu://ap", None), None);
     }
 }

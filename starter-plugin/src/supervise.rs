@@ -136,8 +136,8 @@ impl Slot<'_> {
         signals: &'a Signals,
     ) -> Option<Choice> {
         let job = self.job;
-        // It has none before the first start.
-        if job.starts() == 0 {
+        // It has none before the first start, which by hand is not known.
+        if job.is_htcondor() && job.starts() == 0 {
             return None;
         }
         let why = match &self.store {
@@ -330,6 +330,7 @@ mod tests {
                 criu: None,
                 codec: Default::default(),
                 small: false,
+                store: None,
                 as_root: false,
             };
             give_the_job_back(&job, "the disk is full");

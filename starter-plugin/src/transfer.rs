@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -58,6 +58,28 @@ impl Transfer {
         log: &Path,
         within: Duration,
     ) -> Result<Transfer, NotDone> {
+        Self::spawn(program, args, log, within, Stdio::null())
+    }
+
+    /// The same, of one that listens to us.
+    pub(crate) fn start_listening(
+        program: &Path,
+        args: &[&OsStr],
+        log: &Path,
+        within: Duration,
+    ) -> Result<(Transfer, ChildStdin), NotDone> {
+        let mut transfer = Self::spawn(program, args, log, within, Stdio::piped())?;
+        let ear = transfer.child.stdin.take().expect("it was asked for");
+        Ok((transfer, ear))
+    }
+
+    fn spawn(
+        program: &Path,
+        args: &[&OsStr],
+        log: &Path,
+        within: Duration,
+        stdin: Stdio,
+    ) -> Result<Transfer, NotDone> {
         let failed = |error: io::Error| NotDone(format!("cannot start criu-transfer: {error}"));
         let errors = File::create(log).map_err(failed)?;
         // Whole seconds, and none too many.
@@ -66,7 +88,7 @@ impl Transfer {
         command
             .args(args)
             .args(["--within", &seconds])
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(errors);
         sys::before_exec(&mut command, || {
@@ -85,6 +107,11 @@ impl Transfer {
             log: log.to_owned(),
             until: Instant::now() + within + GRACE,
         })
+    }
+
+    /// It has less time than was thought.
+    pub(crate) fn hasten(&mut self, within: Duration) {
+        self.until = self.until.min(Instant::now() + within);
     }
 
     /// Readable when there is something for [`Self::turn`].
@@ -178,6 +205,8 @@ fn tail(log: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     fn run(script: &str, within: Duration) -> Result<String, String> {
@@ -211,6 +240,23 @@ mod tests {
         let pid = transfer.child.id();
         drop(transfer);
         assert!(!Path::new(&format!("/proc/{pid}")).exists());
+    }
+
+    #[test]
+    fn one_that_is_told_and_hastened_is_not_waited_for_longer() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        let args = ["-c", "read word; echo $word; exec sleep 60", "sh"].map(OsStr::new);
+        let started = Transfer::start_listening(Path::new("/bin/sh"), &args, &log, MINUTE);
+        let (mut transfer, mut ear) = started.unwrap();
+        writeln!(ear, "on").unwrap();
+        while transfer.said.is_empty() {
+            assert!(transfer.turn().is_none());
+        }
+        assert_eq!(transfer.said, b"on\n");
+        transfer.hasten(Duration::from_millis(50));
+        let late = transfer.wait(None).unwrap().unwrap_err();
+        assert_eq!(late.to_string(), "criu-transfer does not end");
     }
 
     #[test]

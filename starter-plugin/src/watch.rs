@@ -22,7 +22,7 @@ use nix::sys::signal::{Signal, raise};
 
 use crate::again;
 use crate::channel::Channel;
-use crate::checkpoint::NotTaken;
+use crate::checkpoint::{NotTaken, Way};
 use crate::control::{Answer, Control, Request};
 use crate::criu::Then;
 use crate::exit_code::ExitCode;
@@ -224,14 +224,16 @@ impl Watch<'_> {
             Request::Dump { .. } if self.job.is_htcondor() => not_dumped(
                 "HTCondor would take the job for finished; use condor_vacate_job, or --keep-running",
             ),
-            Request::Dump { .. } => match running.take(self.job, self.sandbox, Then::End, None)? {
-                Ok(taken) => {
-                    self.sandbox.remove()?;
-                    end = Some(End::Ours(ExitCode::Frozen));
-                    taken.answer()
+            Request::Dump { .. } => {
+                match running.take(self.job, self.sandbox, Way::well(Then::End))? {
+                    Ok(taken) => {
+                        self.sandbox.remove()?;
+                        end = Some(End::Ours(ExitCode::Frozen));
+                        taken.answer()
+                    }
+                    Err(NotTaken(reason)) => Answer::NotDumped { reason },
                 }
-                Err(NotTaken(reason)) => Answer::NotDumped { reason },
-            },
+            }
         };
         // A caller that is gone has its image all the same.
         let _ = caller.send(&answer);

@@ -1,7 +1,9 @@
 //! `criu-starter` as a person uses it: no HTCondor, no privilege, a directory and a shell.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -11,10 +13,12 @@ use tests::host::Host;
 use tests::users::User;
 use tests::wait;
 
-use crate::place::{COUNT, LIMIT, Place, STARTER, each_line_once, on_both_criu};
+use crate::place::{COUNT, LIMIT, Place, STARTER, TRANSFER, each_line_once, on_both_criu};
 
 on_both_criu!(
     after_term_one_file_is_left_and_it_is_all_that_is_needed,
+    an_image_goes_to_a_store_and_comes_from_there,
+    an_image_that_is_to_be_small_is,
     an_image_is_taken_when_somebody_asks_for_it,
     what_would_prevent_a_freeze_is_said_while_the_job_runs,
     files_that_the_job_closed_to_itself_travel,
@@ -37,6 +41,85 @@ fn after_term_one_file_is_left_and_it_is_all_that_is_needed(host: &Host) -> Resu
     let numbers = fs::read_to_string(there.path("numbers"))?;
     let lines = numbers.lines().count();
     ensure!(fs::read_to_string(there.path("result"))? == format!("{lines} lines\n"));
+    Ok(())
+}
+
+/// A few megabytes of a shell's memory.
+const MEMORABLE: &str = "#!/bin/bash\nnoise=$(head -c 12000000 /dev/urandom | base64 -w 0)\n";
+
+fn an_image_goes_to_a_store_and_comes_from_there(host: &Host) -> Result<()> {
+    let url = "criu://127.0.0.1:9620/mine?tls=no";
+    let words = [STARTER, "run", "--store", url, "--", "./job"];
+    let mut here = Place::with(host, "store-1", &format!("{MEMORABLE}{COUNT}"))?;
+    // Nothing is begun as long as nobody knows whether there is an image.
+    here.start(&words)?;
+    ensure!(here.end()?.code() == Some(87), "{}", here.story());
+    ensure!(here.read("err").contains("cannot reach 127.0.0.1:9620"));
+    ensure!(here.names()? == ["job"], "{:?}", here.names()?);
+
+    let mut store = host
+        .command(User::Pilot, "/home/pilot")?
+        .args([TRANSFER, "serve", "--anonymous", "--low-water", "1M"])
+        .args(["--listen", "127.0.0.1:9620", "--dir", "by-hand-images"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let mut line = String::new();
+    BufReader::new(store.stdout.take().context("a pipe")?).read_line(&mut line)?;
+    ensure!(line.starts_with("listening on"), "{line}");
+
+    here.start(&words)?;
+    here.wait_for("line 20")?;
+    here.signal(Signal::SIGTERM)?;
+    ensure!(here.end()?.code() == Some(85), "{}", here.story());
+    ensure!(here.names()?.is_empty(), "{:?}", here.names()?);
+    let log = here.read("err");
+    let ahead = log.lines().find_map(|line| {
+        let (_, rest) = line
+            .split_once("stage=\"stored\"")?
+            .1
+            .split_once("ahead_bytes=")?;
+        rest.split_whitespace().next()?.parse::<u64>().ok()
+    });
+    ensure!(ahead > Some(1 << 20), "{ahead:?} bytes went ahead: {log}");
+    let mut there = Place::make(host, "store-2")?;
+    there.start(&words)?;
+    there.wait_for("line 60")?;
+    there.finish()?;
+    each_line_once(&(here.read("out") + &there.read("out")))?;
+    store.kill()?;
+    store.wait()?;
+    Ok(())
+}
+
+/// Text, which no two times is the same.
+const TALKATIVE: &str = r#"#!/usr/bin/python3
+import time
+text = [f'{number} of a great many words that were all there before' for number in range(400_000)]
+print('ready', flush=True)
+while True:
+    time.sleep(0.02)
+"#;
+
+fn an_image_that_is_to_be_small_is(host: &Host) -> Result<()> {
+    let mut here = Place::with(host, "small", TALKATIVE)?;
+    here.start(&[STARTER, "run", "--small", "--", "./job"])?;
+    here.wait_for("ready")?;
+    here.freeze()?;
+    let inspected = here.ask(&[
+        TRANSFER,
+        "inspect",
+        "--json",
+        &format!("{}/checkpoint.criu", here.dir),
+    ])?;
+    let manifest: serde_json::Value = serde_json::from_slice(&inspected.stdout)?;
+    let frames = manifest["contents"]["frames"]
+        .as_array()
+        .context("a list")?;
+    let sum = |what: usize| -> u64 { frames.iter().filter_map(|frame| frame[what].as_u64()).sum() };
+    let (raw, packed) = (sum(1), sum(2));
+    ensure!(raw > 40 << 20, "only {raw} bytes");
+    ensure!(packed < raw / 2, "{packed} of {raw} bytes");
     Ok(())
 }
 

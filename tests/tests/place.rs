@@ -22,6 +22,7 @@ use crate::shared::Shared;
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 pub(crate) const STARTER: &str = "/usr/local/bin/criu-starter";
+pub(crate) const TRANSFER: &str = "/usr/local/bin/criu-transfer";
 const SPECIMENS: &str = "/usr/local/bin/specimens";
 
 /// Counts until `go` is there.
@@ -56,6 +57,7 @@ fn up(version: HtCondor) -> Result<Pool> {
         pool.ap().write(to, fs::read(program)?, User::Root, 0o755)
     };
     install(&binaries::dir()?.join("criu-starter"), STARTER)?;
+    install(&binaries::dir()?.join("criu-transfer"), TRANSFER)?;
     install(&binaries::specimens()?, SPECIMENS)?;
     Ok(pool)
 }
