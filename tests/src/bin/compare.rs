@@ -3,18 +3,18 @@
 //! ```text
 //! gzip     criu dump to files, sync; tar | gzip to a file; the file over a connection, to the disk
 //! lz4      criu dump --stream | lz4 | the connection, to the disk
-//! ours     criu-starter's freeze to an archive, --small; criu-transfer push to a store, on the disk
+//! ours     criu-starter run --store: to an archive on the disk, and while it is written to a store, on the disk
 //! ```
 //!
-//! The other host is this one: the connection is its loopback, at its own speed or held to what `--gbit` says. Then one part in
-//! twenty of the memory is overwritten, and the next image moved.
+//! The other host is this one: the connection is its loopback, at its own speed or held to what `--gbit` says; what is moved
+//! is all that it carries, both ways. Then one part in twenty of the memory is overwritten, and the next image moved.
 #![forbid(unsafe_code)]
 
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
@@ -32,13 +32,13 @@ use tests::{binaries, wait};
 
 const TRANSFER: &str = "/usr/local/bin/criu-transfer";
 const LZ4: &str = "/usr/local/bin/lz4";
-const URL: &str = "criu://127.0.0.1:9620/compare.0/checkpoint.criu?tls=no";
+const URL: &str = "criu://127.0.0.1:9620/compare.0?tls=no";
 
 const GZIP_WAY: &str = "criu dump -R -t $PID -D images -o dump.log && sync images/* images && \
-    tar -cf - images | gzip >image.tgz && sync image.tgz && python3 link.py <image.tgz && stat -c %s image.tgz >size";
+    tar -cf - images | gzip >image.tgz && sync image.tgz && python3 link.py <image.tgz";
 
 const LZ4_WAY: &str = "\
-    { python3 stream.py images | lz4 -q | tee >(wc -c >size) | python3 link.py; } & \
+    { python3 stream.py images | lz4 -q | python3 link.py; } & \
     until [ -e images/streamer-capture.sock ]; do sleep 0.01; done; \
     criu dump -R --stream -t $PID -D images -o dump.log && wait $!";
 
@@ -94,24 +94,23 @@ fn compare(host: &Host, kind: &str, args: &Args) -> Result<()> {
     for (name, text) in measured::SCRIPTS {
         host.write(format!("{}/{name}", bare.job.dir), text, User::Root, 0o644)?;
     }
-    let mut ours = Ours::start(host, kind, args.megabytes, true)?;
+    let mut store = Store::start(host, &format!("store-{kind}"))?;
+    let mut ours = Ours::start(host, kind, args.megabytes, Some(URL))?;
     let mut rows = [
         Row::new("gzip"),
         Row::new("lz4"),
         Row::new("ours"),
         Row::new("ours again"),
     ];
-    for round in 0..args.rounds {
+    for _ in 0..args.rounds {
         for (row, way) in rows.iter_mut().zip([GZIP_WAY, LZ4_WAY]) {
             let mut receiver = receive(host, &bare.job.dir)?;
-            let cpu = cpu()?;
+            let (cpu, carried) = (cpu()?, carried(host)?);
             row.seconds.push(bare.dump(way)?);
             receiver.wait()?;
             row.cpu.push(self::cpu()? - cpu);
-            let size = fs::read_to_string(bare.job.path("size"))?;
-            row.bytes.push(size.trim().parse()?);
+            row.bytes.push(self::carried(host)? - carried);
         }
-        let mut store = Store::start(host, &format!("store-{kind}-{round}"))?;
         for (row, change) in rows[2..].iter_mut().zip([None, Some("first")]) {
             if let Some(which) = change {
                 ours.restore()?;
@@ -120,14 +119,15 @@ fn compare(host: &Host, kind: &str, args: &Args) -> Result<()> {
             store.move_image(&mut ours, row)?;
         }
         ours.restore()?;
-        store.end()?;
+        store.empty()?;
     }
+    store.end()?;
     for row in &mut rows {
         row.print(kind);
     }
     println!(
         "{kind:>10} largest memory: criu-starter {} MB, push {} MB, store {} MB",
-        ours.dumping, rows[2].push, rows[2].store
+        ours.dumping, ours.sending, rows[2].store
     );
     bare.end()?;
     ours.end()
@@ -140,7 +140,6 @@ struct Row {
     cpu: Vec<f64>,
     /// Bytes on the connection.
     bytes: Vec<f64>,
-    push: u64,
     store: u64,
 }
 
@@ -152,7 +151,6 @@ impl Row {
             seconds,
             cpu,
             bytes,
-            push: 0,
             store: 0,
         }
     }
@@ -174,6 +172,18 @@ fn cpu() -> Result<f64> {
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
     let micros = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
     Ok(micros as f64 / 1e6)
+}
+
+/// Bytes that the host's loopback has carried.
+fn carried(host: &Host) -> Result<f64> {
+    let mut command = host.command(User::Root, "/")?;
+    let counters = command.args(["cat", "/proc/net/dev"]).output()?.stdout;
+    let counters = String::from_utf8(counters)?;
+    let line = counters
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("lo:"));
+    let bytes = line.and_then(|line| line.split_whitespace().next());
+    Ok(bytes.context("no loopback")?.parse()?)
 }
 
 fn receive(host: &Host, dir: &str) -> Result<Child> {
@@ -217,34 +227,26 @@ impl<'h> Store<'h> {
 
     /// From the signal until the store has it.
     fn move_image(&mut self, ours: &mut Ours<'_>, row: &mut Row) -> Result<()> {
-        let seconds = ours.dump()?;
-        let cpu = cpu()?;
-        let mut command = self.host.command(User::Pilot, &ours.job.dir)?;
-        command.args([TRANSFER, "push", "--json", "checkpoint.criu", URL]);
-        let begun = Instant::now();
-        let mut push = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        let (mut of_push, mut of_store) = (Usage::default(), Usage::default());
-        let id = push.id();
         let serving = measured::processes_below(self.child.id(), &["criu-transfer"]);
-        of_store.look(&serving);
-        let look = || of_push.look(&measured::processes_below(id, &["criu-transfer"]));
-        let code = measured::wait_end(&mut push, look)?;
-        let took = begun.elapsed().as_secs_f64();
-        let said = std::io::read_to_string(push.stderr.take().context("it is piped")?)?;
-        ensure!(code == Some(0), "push ended with {code:?}: {said}");
-        of_store.look(&serving);
-        let moved: serde_json::Value =
-            serde_json::from_reader(push.stdout.take().context("it is piped")?)?;
-        row.seconds.push(seconds + took);
-        row.cpu.push(ours.cpu + of_store.cpu() + self::cpu()? - cpu);
-        row.bytes
-            .push(moved["sent_bytes"].as_f64().context("no bytes")?);
-        row.push = row.push.max(of_push.megabytes());
-        row.store = row.store.max(of_store.megabytes());
+        let mut usage = Usage::default();
+        usage.look(&serving);
+        let carried = carried(self.host)?;
+        row.seconds.push(ours.dump()?);
+        usage.look(&serving);
+        ensure!(
+            !ours.job.path("checkpoint.criu").exists(),
+            "the store did not get it"
+        );
+        row.cpu.push(ours.cpu + usage.cpu());
+        row.bytes.push(self::carried(self.host)? - carried);
+        row.store = row.store.max(usage.megabytes());
         Ok(())
+    }
+
+    /// The next image shares nothing with one that is gone.
+    fn empty(&self) -> Result<()> {
+        let words = [TRANSFER, "rm", URL];
+        self.host.run(User::Pilot, "/", &words).map(drop)
     }
 
     fn end(mut self) -> Result<()> {

@@ -54,7 +54,7 @@ fn main() -> Result<()> {
     );
     for kind in kinds {
         let mut bare = Bare::start(host, &kind, megabytes)?;
-        let mut ours = Ours::start(host, &kind, megabytes, false)?;
+        let mut ours = Ours::start(host, &kind, megabytes, None)?;
         let mut rows = Rows::default();
         for pair in 0..pairs {
             rows.pair(&mut bare, &mut ours, pair % 2 == 0)?;

@@ -236,13 +236,20 @@ impl Usage {
     }
 }
 
-/// Waits for a child's end.
-pub fn wait_end(child: &mut Child, mut meanwhile: impl FnMut()) -> Result<Option<i32>> {
+/// How often processes are looked at, which takes what they could have of the CPU.
+const LOOKS: Duration = Duration::from_millis(50);
+
+/// Waits for a child's end, closely, and looks at it now and then.
+pub fn wait_end(child: &mut Child, mut look: impl FnMut()) -> Result<Option<i32>> {
+    let mut next = Instant::now();
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(status.code());
         }
-        meanwhile();
+        if Instant::now() >= next {
+            look();
+            next = Instant::now() + LOOKS;
+        }
         std::thread::sleep(Duration::from_millis(2));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::Instant;
 
@@ -107,12 +107,14 @@ fn warm(path: &Path) -> Result<()> {
 pub struct Ours<'h> {
     /// The job and its directory.
     pub job: Job<'h>,
-    starter: &'static [&'static str],
+    store: Option<&'static str>,
     child: Child,
-    /// The size of the last archive.
+    /// The size of the last archive, where it stays here.
     pub archive: u64,
     /// The largest memory of our processes in a dump, in MB.
     pub dumping: u64,
+    /// That of `criu-transfer`, where images go to a store.
+    pub sending: u64,
     /// The same in a restore.
     pub thawing: u64,
     /// What the last dump took of the CPU, CRIU and our processes, in seconds.
@@ -120,54 +122,61 @@ pub struct Ours<'h> {
 }
 
 impl<'h> Ours<'h> {
-    /// Starts it; returns when its memory is full.
-    ///
-    /// With `small` images for a network.
-    pub fn start(host: &'h Host, kind: &str, megabytes: u32, small: bool) -> Result<Self> {
+    /// Starts it; returns when its memory is full. Its images go to a `store`, or stay in its directory.
+    pub fn start(
+        host: &'h Host,
+        kind: &str,
+        megabytes: u32,
+        store: Option<&'static str>,
+    ) -> Result<Self> {
         let job = Job::new(host, User::Pilot, &format!("ours-{kind}"), kind, megabytes)?;
-        let starter: &[&str] = if small {
-            &[STARTER, "run", "--small", "--"]
-        } else {
-            &[STARTER, "run", "--"]
-        };
-        let child = job.start(starter, INSIDE)?;
+        let child = job.start(&starter(store), INSIDE)?;
         Ok(Self {
             job,
-            starter,
+            store,
             child,
             archive: 0,
             dumping: 0,
+            sending: 0,
             thawing: 0,
             cpu: 0.0,
         })
     }
 
-    /// Freezes it, to an archive that is on the disk; the seconds that it takes.
+    /// Freezes it, to an archive that is on the disk or at the store; the seconds that it takes.
     pub fn dump(&mut self) -> Result<f64> {
         let pids = processes_below(self.child.id(), &["criu-starter"]);
         let supervisor = *pids.first().context("no supervisor")?;
-        let mut usage = Usage::default();
+        let (mut usage, mut sending) = (Usage::default(), Usage::default());
         let begun = Instant::now();
         kill(Pid::from_raw(supervisor), Signal::SIGTERM)?;
         let code = {
             let id = self.child.id();
-            let look = || usage.look(&processes_below(id, &["criu-starter", "criu"]));
+            let look = || {
+                usage.look(&processes_below(id, &["criu-starter", "criu"]));
+                sending.look(&processes_below(id, &["criu-transfer"]));
+            };
             wait_end(&mut self.child, look)?
         };
         let seconds = begun.elapsed().as_secs_f64();
         let said = || fs::read_to_string(self.job.path("../err")).unwrap_or_default();
         ensure!(code == Some(FROZEN), "it ended with {code:?}: {}", said());
-        self.archive = fs::metadata(self.job.path("checkpoint.criu"))?.len();
+        if self.store.is_none() {
+            self.archive = fs::metadata(self.archive())?.len();
+        }
         self.dumping = self.dumping.max(usage.megabytes());
-        self.cpu = usage.cpu();
+        self.sending = self.sending.max(sending.megabytes());
+        self.cpu = usage.cpu() + sending.cpu();
         Ok(seconds)
     }
 
     /// The seconds until it counts on.
     pub fn restore(&mut self) -> Result<f64> {
-        warm(&self.job.path("checkpoint.criu"))?;
+        if self.store.is_none() {
+            warm(&self.archive())?;
+        }
         let begun = Instant::now();
-        self.child = self.job.start(self.starter, INSIDE)?;
+        self.child = self.job.start(&starter(self.store), INSIDE)?;
         self.job.wait_thawed(INSIDE, &mut self.child)?;
         let seconds = begun.elapsed().as_secs_f64();
         let mut usage = Usage::default();
@@ -184,10 +193,21 @@ impl<'h> Ours<'h> {
             Signal::SIGKILL,
         )?;
         self.child.wait()?;
-        let archive = self.job.path("checkpoint.criu");
+        let archive = self.archive();
         if archive.exists() {
             fs::remove_file(archive)?;
         }
         Ok(())
     }
+
+    fn archive(&self) -> PathBuf {
+        self.job.path("checkpoint.criu")
+    }
+}
+
+fn starter(store: Option<&'static str>) -> Vec<&'static str> {
+    let mut words = vec![STARTER, "run"];
+    words.extend(store.into_iter().flat_map(|url| ["--store", url]));
+    words.push("--");
+    words
 }
