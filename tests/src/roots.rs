@@ -63,6 +63,8 @@ impl Root {
                 "condor",
                 "criu",
                 "iproute2",
+                "openssh-client",
+                "openssh-server",
                 "procps",
                 "python3-minimal",
                 "util-linux",

@@ -35,6 +35,7 @@ const BROKEN_CRIU: &str =
 
 on_both_versions!(
     condor_tail_shows_what_the_job_prints,
+    condor_ssh_to_job_leads_to_the_job_and_holds_up_no_freeze,
     streamed_output_arrives_while_the_job_runs_and_once,
     a_rehearsal_is_heard_of_at_the_access_point,
     without_time_for_a_new_image_the_last_one_leaves,
@@ -121,6 +122,38 @@ fn whereabouts<'p>(job: &Job<'p>) -> Result<(&'p Host, String)> {
     let host = job.pool().host(start.host().context("no host")?)?;
     let scratch = start.scratch_dir().context("no directory")?;
     Ok((host, scratch.to_owned()))
+}
+
+fn condor_ssh_to_job_leads_to_the_job_and_holds_up_no_freeze(pool: &Pool) -> Result<()> {
+    let job = pool.submit(&first_on("ep1", "count.sh", COUNT)?)?;
+    job.wait_start(1)?;
+    counted(&job, 20)?;
+    let home = &User::Alice.home();
+    let there = |words: &str| {
+        // A shadow that is new may not know its starter yet.
+        let args = ["condor_ssh_to_job", "-auto-retry", &job.id, words];
+        let said = pool.ap().run(User::Alice, home, &args);
+        said.with_context(|| tests::logs::of_job(&job))
+    };
+    let last = there("tail -n 1 .criu/srv/numbers")?;
+    ensure!(last.trim().parse::<usize>()? >= 20, "{last:?}");
+
+    // Somebody who stays is no part of the job.
+    let mut guest = pool
+        .ap()
+        .command(User::Alice, home)?
+        .args(["condor_ssh_to_job", &job.id, "touch here; exec sleep 600"])
+        .spawn()?;
+    job.wait_scratch("here", |_| Some(()))?;
+    job.vacate()?;
+    job.wait_evicted(1)?;
+    wait::until("the guest's end", LIMIT, || Ok(guest.try_wait()?))?;
+    job.wait_start(2)?;
+    let (host, _) = whereabouts(&job)?;
+    counted(&job, last.trim().parse::<usize>()? + 20)?;
+    let name = there("hostname")?;
+    ensure!(host.full_name().starts_with(name.trim()), "{name:?}");
+    ended_whole(&job)
 }
 
 fn condor_tail_shows_what_the_job_prints(pool: &Pool) -> Result<()> {
