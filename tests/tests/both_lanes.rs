@@ -8,7 +8,7 @@ use tests::job::{Job, LIMIT};
 use tests::pool::Pool;
 use tests::roots::HtCondor;
 use tests::spec::{Ep, Spec};
-use tests::store::{PLACE, Store, TOKEN};
+use tests::store::{IMAGES, PLACE, Store, TOKEN};
 use tests::submit::Submit;
 use tests::users::User;
 use tests::wait;
@@ -26,6 +26,7 @@ on_both_versions!(
     an_image_in_passing_is_what_a_killed_slots_job_goes_on_from,
     a_slot_without_the_program_uses_spool,
     one_line_in_a_job_is_enough_where_the_access_point_names_its_store,
+    images_of_jobs_that_left_the_queue_are_collected_and_no_others,
 );
 
 static POOLS: Shared = Shared::new(|version| with_store(&spec(version)?));
@@ -233,4 +234,54 @@ fn one_line_in_a_job_is_enough_where_the_access_point_names_its_store(
     went_by(&job, "store")?;
     ensure!(stored(store, &job)? == [1]);
     ends_whole(&job)
+}
+
+fn images_of_jobs_that_left_the_queue_are_collected_and_no_others(
+    pool: &Pool,
+    store: &Store<'_>,
+) -> Result<()> {
+    let [gone, there] = [
+        pool.submit(&counting_job()?)?,
+        pool.submit(&counting_job()?)?,
+    ];
+    for job in [&gone, &there] {
+        job.wait_start(1)?;
+        counting::wait(job, LAST / 4)?;
+        evict(job, 1)?;
+        ensure!(stored(store, job)? == [1]);
+    }
+    let ids = [&gone, &there].map(|job| job.attribute("GlobalJobId"));
+    let [gone_id, there_id] = ids;
+    let (gone_id, there_id) = (gone_id?.context("an id")?, there_id?.context("an id")?);
+    let is_of = |line: &str, id: &str| line.contains(&format!("job {},", id.trim_matches('"')));
+    gone.remove()?;
+    gone.wait("its end", LIMIT, |events| {
+        events
+            .iter()
+            .find(|event| event.kind == Kind::Removed)
+            .cloned()
+    })?;
+
+    // Nobody is asked about the youngest: a job may be on its way from one queue to another.
+    let ap = pool.ap();
+    let collect = |option: &[&str]| {
+        let args = ["criu-transfer", "gc", "--dir", IMAGES, "--ask-schedd"];
+        ap.run(User::Root, "/", &[&args, option].concat())
+    };
+    let said = collect(&["--dry-run"])?;
+    ensure!(!said.lines().any(|line| is_of(line, &gone_id)), "{said}");
+    let aged = "find \"$0\" -name '*.json' -exec touch -d '2 hours ago' {} +";
+    ap.run(User::Root, "/", &["sh", "-c", aged, IMAGES])?;
+    let said = collect(&["--dry-run"])?;
+    ensure!(said.lines().any(|line| is_of(line, &gone_id)), "{said}");
+
+    store.kill()?;
+    let collected = collect(&[]);
+    store.start()?;
+    let said = collected?;
+    let left = |line: &&str| is_of(line, &gone_id) && line.ends_with("its job left the queue");
+    ensure!(said.lines().filter(left).count() == 1, "{said}");
+    ensure!(!said.lines().any(|line| is_of(line, &there_id)), "{said}");
+    ensure!(stored(store, &there)? == [1]);
+    ends_whole(&there)
 }
