@@ -73,6 +73,9 @@ mod frame;
 #[cfg(feature = "archive")]
 mod workers;
 
+#[cfg(any(feature = "remote", feature = "store"))]
+mod buffers;
+
 #[cfg(feature = "archive")]
 pub mod rig;
 

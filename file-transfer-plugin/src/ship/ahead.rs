@@ -146,7 +146,7 @@ impl Ahead<'_> {
     }
 
     fn read(&self, at: u64, frame: Frame) -> Result<Bytes, Error> {
-        let mut bytes = vec![0; frame.packed as usize];
+        let mut bytes = self.delivery.buffer(frame);
         let read = self.file.read_exact_at(&mut bytes, at);
         read.map_err(Error::local("read the archive"))?;
         Ok(bytes.into())

@@ -37,6 +37,7 @@ use std::thread;
 
 use bytes::Bytes;
 
+use crate::buffers::{Buffer, Buffers};
 use crate::manifest::{Digest, Frame, Limits};
 use crate::monitor::{Monitor, Paced, Stage};
 use crate::protocol::{Admission, Chunk, Job};
@@ -92,6 +93,7 @@ struct Delivery<'a> {
     job: &'a Job,
     turn: Turn,
     sent: Sent,
+    buffers: Buffers,
 }
 
 impl<'a> Delivery<'a> {
@@ -102,6 +104,7 @@ impl<'a> Delivery<'a> {
             job: remote.url().job()?,
             turn: Turn::default(),
             sent: Sent::default(),
+            buffers: Buffers::default(),
         })
     }
 
@@ -183,6 +186,13 @@ impl<'a> Delivery<'a> {
                 .renew(&held, self.job, bytes, self.effort, requests)
         };
         self.effort.persist(&mut renew)
+    }
+
+    /// As much memory as the frame takes.
+    fn buffer(&self, frame: Frame) -> Buffer {
+        let mut buffer = self.buffers.take();
+        buffer.resize(frame.packed as usize, 0);
+        buffer
     }
 
     /// Sends a frame, of `left` bytes that are still to come.
@@ -314,8 +324,9 @@ impl Load<'_> {
             let Some((at, frame)) = lock(queue).next() else {
                 return Ok(());
             };
-            let bytes = Bytes::from(self.archive.read_frame(at, frame.packed)?);
-            delivery.put(frame, &bytes, paced.left(), &mut requests)?;
+            let mut bytes = delivery.buffer(frame);
+            self.archive.read_frame(at, &mut bytes)?;
+            delivery.put(frame, &bytes.into(), paced.left(), &mut requests)?;
             paced.add(u64::from(frame.packed));
         }
     }

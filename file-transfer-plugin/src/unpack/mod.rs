@@ -249,15 +249,13 @@ impl Archive {
 
     /// The bytes of the frame at `at`, unverified.
     #[cfg(feature = "remote")]
-    pub(crate) fn read_frame(&self, at: u64, packed: u32) -> Result<Vec<u8>, ArchiveError> {
-        let mut bytes = vec![0; packed as usize];
+    pub(crate) fn read_frame(&self, at: u64, into: &mut [u8]) -> Result<(), ArchiveError> {
         self.file
-            .read_exact_at(&mut bytes, at)
+            .read_exact_at(into, at)
             .map_err(|source| ArchiveError::Read {
                 path: self.path.clone(),
                 source,
-            })?;
-        Ok(bytes)
+            })
     }
 
     /// Reads every byte and compares it with the manifest.

@@ -1,6 +1,5 @@
 //! Bodies: never longer than they say, never slower than is bearable, and never more of them in memory than the store may take.
 
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
@@ -11,53 +10,27 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::super::error::StoreError;
-use crate::workers::lock;
+use crate::buffers::Buffers;
 
 /// What all bodies together may take.
 const ALL: usize = 96 << 20;
 /// The unit in which it is given out.
 const UNIT: usize = 1 << 10;
-/// How many bodies' memory is kept between requests, and how much of one: a chunk of usual size.
-const IDLE: usize = 32;
-const IDLE_MAX: usize = 5 << 18;
 /// Slower than this all in all, and it is taken for one that only wants to hold our memory.
 const SLOWEST: u64 = 64 << 10;
 
 /// How bodies are read, and the memory for them. Who comes first is served first.
 pub(crate) struct Bodies {
     memory: Semaphore,
-    idle: Arc<Mutex<Vec<Vec<u8>>>>,
+    buffers: Buffers,
     pub(super) patience: Duration,
-}
-
-/// A body, whose memory is used again: pages that are new to the kernel cost as much as the hash of what comes into them.
-struct Reused {
-    bytes: Vec<u8>,
-    idle: Arc<Mutex<Vec<Vec<u8>>>>,
-}
-
-impl AsRef<[u8]> for Reused {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-impl Drop for Reused {
-    fn drop(&mut self) {
-        let mut idle = lock(&self.idle);
-        if idle.len() < IDLE && self.bytes.capacity() <= IDLE_MAX {
-            let mut bytes = std::mem::take(&mut self.bytes);
-            bytes.clear();
-            idle.push(bytes);
-        }
-    }
 }
 
 impl Bodies {
     pub(crate) fn new(patience: Duration) -> Self {
         Self {
             memory: Semaphore::new(ALL / UNIT),
-            idle: Arc::default(),
+            buffers: Buffers::default(),
             patience,
         }
     }
@@ -72,13 +45,9 @@ impl Bodies {
     /// Reads a body of exactly `length` bytes.
     pub(super) async fn read(&self, mut body: Body, length: u64) -> Result<Bytes, StoreError> {
         let end = Instant::now() + self.patience + Duration::from_secs(length / SLOWEST);
-        let mut bytes = lock(&self.idle).pop().unwrap_or_default();
+        let mut bytes = self.buffers.take();
+        bytes.clear();
         bytes.reserve_exact(length as usize);
-        let mut reused = Reused {
-            bytes,
-            idle: Arc::clone(&self.idle),
-        };
-        let bytes = &mut reused.bytes;
         while !body.is_end_stream() {
             let next = timeout_at(end, timeout(self.patience, body.frame())).await;
             let Ok(Ok(next)) = next else {
@@ -97,7 +66,7 @@ impl Bodies {
         if bytes.len() as u64 != length {
             return Err(StoreError::Body);
         }
-        Ok(Bytes::from_owner(reused))
+        Ok(bytes.into())
     }
 }
 
