@@ -57,7 +57,14 @@ fn a_slots_ad_follows_what_its_node_can(pool: &Pool) -> Result<()> {
             (value(ad, "HasCRIU")? == has && time >= after).then(|| (time, ad.to_owned()))
         })
     };
-    let (first, ad) = when("true", 0)?;
+    let (mut first, mut ad) = when("true", 0)?;
+    let has_abilities =
+        |ad: &str| value(ad, "CRIUAbilities").is_some_and(|list| list.contains("fork,ghost"));
+    if !has_abilities(&ad) {
+        // While pools start beside each other a probe's time may not be enough for them; the next one's is.
+        host.reconfigure("")?;
+        (first, ad) = when("true", first + 1)?;
+    }
     for name in [
         "CRIUVersion",
         "CRIUCpuFeatures",
@@ -67,10 +74,7 @@ fn a_slots_ad_follows_what_its_node_can(pool: &Pool) -> Result<()> {
     ] {
         ensure!(value(&ad, name).is_some(), "no {name} in {ad}");
     }
-    ensure!(
-        value(&ad, "CRIUAbilities").is_some_and(|list| list.contains("fork,ghost")),
-        "{ad}"
-    );
+    ensure!(has_abilities(&ad), "{ad}");
     // CRIU goes, and comes back; an admin who changes something says so with condor_reconfig.
     let criu = std::fs::read(host.path("/usr/sbin/criu"))?;
     host.remove("/usr/sbin/criu")?;

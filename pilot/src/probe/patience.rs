@@ -13,6 +13,9 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// one. Twice fits into the whole: what hangs with all parts may work with none.
 pub(crate) const TRIAL: Duration = Duration::from_secs(12);
 
+/// Longer than this, and the node is busy with something else.
+pub(crate) const SLOW: Duration = Duration::from_millis(1500);
+
 /// For a part that hangs alone: it is good to know and nothing to wait for.
 pub(crate) const PART: Duration = Duration::from_secs(3);
 
