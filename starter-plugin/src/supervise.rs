@@ -60,6 +60,10 @@ pub(crate) fn run(job: &Job) -> Result<End> {
     let signals = Signals::block(job.vacate_signal())?;
     set_child_subreaper(true)?;
     let store = Store::of(job);
+    if job.store.is_some() && store.is_none() {
+        sandbox.remove()?;
+        bail!("--store cannot be used, and the job may have an image there");
+    }
     if let Some(store) = &store {
         sandbox.leave_outside(store.program());
     }

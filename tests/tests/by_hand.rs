@@ -51,6 +51,9 @@ fn an_image_goes_to_a_store_and_comes_from_there(host: &Host) -> Result<()> {
     let url = "criu://127.0.0.1:9620/mine?tls=no";
     let words = [STARTER, "run", "--store", url, "--", "./job"];
     let mut here = Place::with(host, "store-1", &format!("{MEMORABLE}{COUNT}"))?;
+    let nowhere = [STARTER, "run", "--store", "criu://ap", "--", "./job"];
+    here.start(&nowhere)?;
+    ensure!(here.end()?.code() == Some(125), "{}", here.story());
     // Nothing is begun as long as nobody knows whether there is an image.
     here.start(&words)?;
     ensure!(here.end()?.code() == Some(87), "{}", here.story());

@@ -34,10 +34,11 @@ pub(super) fn send(
     words: impl BufRead,
     connections: usize,
 ) -> Result<Digest, Error> {
-    let unfinished = unfinished(archive);
-    let file =
-        File::open(&unfinished).map_err(Error::local(format!("read {}", unfinished.display())))?;
     let (frames, queue) = channel();
+    // Where we are late it has its name already, and is sent as a whole.
+    let Ok(file) = File::open(unfinished(archive)) else {
+        return listen(words, frames);
+    };
     let ahead = Ahead {
         delivery,
         file,

@@ -11,7 +11,7 @@ use file_transfer_plugin::monitor::Silent;
 use file_transfer_plugin::pack::{Options, Stream, Tree, Word};
 use serde_json::Value;
 
-use crate::archive::{CHUNK, head, is_whole, noise};
+use crate::archive::{CHUNK, head, is_whole, make, noise};
 use crate::server::{Server, criu_transfer, told, url};
 
 const CHUNKS: u64 = 40;
@@ -165,6 +165,20 @@ fn what_the_store_did_not_get_meanwhile_it_gets_at_the_end() {
     let (_dir, digest) = writer.finish(&mut to);
     let moved = moved(child);
     assert_eq!(moved["sent_chunks"], moved["chunks"], "{moved}");
+    pull(&url, digest);
+}
+
+#[test]
+fn an_archive_that_is_complete_before_anybody_looks_is_sent_all_the_same() {
+    let temp = tempfile::tempdir().unwrap();
+    let server = Server::start(&temp.path().join("store"));
+    let url = server.url("12.0");
+    let archive = temp.path().join("checkpoint.criu");
+    let digest = make(&archive, 1, 0..CHUNKS);
+    let (child, mut to) = push(&archive, &url);
+    writeln!(to, "{}", Word::Complete(digest)).unwrap();
+    let moved = moved(child);
+    assert_eq!(moved["ahead_bytes"], 0, "{moved}");
     pull(&url, digest);
 }
 
