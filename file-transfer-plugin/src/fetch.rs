@@ -12,7 +12,6 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
 
 use bytes::Bytes;
 
@@ -278,21 +277,8 @@ impl<'a> Load<'a> {
         let paced = Paced::new(monitor, Stage::Fetch, total);
         let workers = connections.clamp(1, 16).min(queue.len());
         let queue = Mutex::new(queue.into_iter());
-        let failed = Mutex::new(None);
-        thread::scope(|scope| {
-            for _ in 0..workers {
-                scope.spawn(|| {
-                    if let Err(error) = self.work(&queue, &paced) {
-                        lock(&failed).get_or_insert(error);
-                        self.effort.give_up();
-                    }
-                });
-            }
-        });
-        failed
-            .into_inner()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-            .map_or(Ok(()), Err)
+        self.effort
+            .side_by_side(workers, || self.work(&queue, &paced))
     }
 
     fn work(

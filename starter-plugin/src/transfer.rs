@@ -132,7 +132,8 @@ impl Transfer {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     let late = Instant::now() >= self.until;
-                    return late.then(|| Err(NotDone("criu-transfer does not end".to_owned())));
+                    return late
+                        .then(|| Err(NotDone("criu-transfer has not ended in time".to_owned())));
                 }
                 Err(error) => return Some(Err(NotDone(format!("criu-transfer: {error}")))),
             }
@@ -256,7 +257,7 @@ mod tests {
         assert_eq!(transfer.said, b"on\n");
         transfer.hasten(Duration::from_millis(50));
         let late = transfer.wait(None).unwrap().unwrap_err();
-        assert_eq!(late.to_string(), "criu-transfer does not end");
+        assert_eq!(late.to_string(), "criu-transfer has not ended in time");
     }
 
     #[test]

@@ -21,7 +21,7 @@ use super::pipe::Pipe;
 use super::write::Sink;
 use super::{
     Options, PackError, Packed, Temp, Tree, Word, beside, commit, files, flush, foreseen, front,
-    limits, room, scan,
+    limits, room, scan, word,
 };
 use crate::frame::{self, Unpacker};
 use crate::layout;
@@ -298,10 +298,7 @@ impl Stream {
         let (frame, at) = (*frame, reserved.at);
         let written = self.temp.file.write_all_at(&packed, at);
         written.map_err(write(&self.out))?;
-        if let Some(told) = &self.told {
-            // Who has stopped listening wants to know nothing.
-            let _ = told.send(Word::Frame { frame, at });
-        }
+        word::tell(self.told.as_ref(), frame, at);
         Ok(())
     }
 

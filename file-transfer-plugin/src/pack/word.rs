@@ -8,6 +8,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::mpsc::Sender;
 
 use crate::manifest::{Digest, Frame};
 use crate::protocol::Chunk;
@@ -30,6 +31,13 @@ pub enum Word {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no word about an archive: {0:?}")]
 pub struct BadWord(String);
+
+/// Tells of a frame. Who has stopped listening wants to know nothing.
+pub(super) fn tell(somebody: Option<&Sender<Word>>, frame: Frame, at: u64) {
+    if let Some(somebody) = somebody {
+        let _ = somebody.send(Word::Frame { frame, at });
+    }
+}
 
 impl fmt::Display for Word {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

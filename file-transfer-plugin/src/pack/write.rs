@@ -13,7 +13,7 @@ use std::sync::mpsc::Sender;
 use std::sync::{Condvar, Mutex};
 
 use super::flush::Flusher;
-use super::{Options, PackError, Word};
+use super::{Options, PackError, Word, word};
 use crate::frame::{self, Packer};
 use crate::manifest::{Digest, Frame};
 use crate::monitor::Paced;
@@ -195,10 +195,7 @@ impl Sink<'_> {
             path: self.out.to_owned(),
             source,
         })?;
-        if let Some(told) = self.told {
-            // Who has stopped listening wants to know nothing.
-            let _ = told.send(Word::Frame { frame, at });
-        }
+        word::tell(self.told, frame, at);
         if let Some(flusher) = self.flusher {
             flusher.written(at + bytes.len() as u64);
         }

@@ -74,7 +74,7 @@ impl<'a> Effort<'a> {
     }
 
     /// All others stop, too.
-    pub(crate) fn give_up(&self) {
+    fn give_up(&self) {
         self.given_up.store(true, Ordering::Relaxed);
     }
 
@@ -115,6 +115,27 @@ impl<'a> Effort<'a> {
 
     pub(crate) fn connect_seconds(&self) -> f64 {
         self.connect.load(Ordering::Relaxed) as f64 / 1e6
+    }
+
+    /// Does the same on so many connections. The first that fails for good stops the others, and says why.
+    pub(crate) fn side_by_side(
+        &self,
+        connections: usize,
+        work: impl Fn() -> Result<(), Error> + Sync,
+    ) -> Result<(), Error> {
+        let failed = Mutex::new(None);
+        thread::scope(|scope| {
+            for _ in 0..connections {
+                scope.spawn(|| {
+                    if let Err(error) = work() {
+                        lock(&failed).get_or_insert(error);
+                        self.give_up();
+                    }
+                });
+            }
+        });
+        let failed = lock(&failed).take();
+        failed.map_or(Ok(()), Err)
     }
 
     /// Does something that may fail for a moment, until it works, the time is up, or nothing has worked for too long.

@@ -44,31 +44,26 @@ pub(super) fn send(
         file,
         queue: Mutex::new((queue, HashSet::new())),
         enough: AtomicBool::new(false),
-        failed: Mutex::new(None),
     };
-    let digest = thread::scope(|scope| {
-        for _ in 0..connections {
-            scope.spawn(|| {
-                if let Err(error) = ahead.work() {
-                    lock(&ahead.failed).get_or_insert(error);
-                    delivery.effort.give_up();
-                }
-            });
-        }
+    let effort = delivery.effort;
+    let (digest, sent) = thread::scope(|scope| {
+        let sending = scope.spawn(|| effort.side_by_side(connections, || ahead.work()));
         let digest = listen(words, frames);
         ahead.enough.store(true, Ordering::Relaxed);
-        delivery.effort.no_more_tries();
-        digest
-    })?;
-    match lock(&ahead.failed).take() {
+        effort.no_more_tries();
+        (digest, sending.join())
+    });
+    let digest = digest?;
+    match sent {
+        Ok(Ok(())) => effort.has_worked(),
         // The turn may be void, and the next is asked for with what is really to come.
-        Some(error) => {
+        Ok(Err(error)) => {
             tracing::info!("the archive is sent when it is complete: {error}");
             delivery.turn.forget();
         }
-        None => delivery.effort.has_worked(),
+        Err(panic) => std::panic::resume_unwind(panic),
     }
-    delivery.effort.go_on();
+    effort.go_on();
     Ok(digest)
 }
 
@@ -96,7 +91,6 @@ struct Ahead<'a> {
     queue: Mutex<(Receiver<Placed>, HashSet<Chunk>)>,
     /// The archive is complete, or will never be.
     enough: AtomicBool,
-    failed: Mutex<Option<Error>>,
 }
 
 impl Ahead<'_> {

@@ -33,7 +33,6 @@ use std::io::BufRead;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
 
 use bytes::Bytes;
 
@@ -296,21 +295,8 @@ impl Load<'_> {
         let paced = Paced::new(monitor, Stage::Ship, total);
         let workers = connections.min(queue.len());
         let queue = Mutex::new(queue.into_iter());
-        let failed = Mutex::new(None);
-        thread::scope(|scope| {
-            for _ in 0..workers {
-                scope.spawn(|| {
-                    if let Err(error) = self.work(&queue, &paced) {
-                        lock(&failed).get_or_insert(error);
-                        self.delivery.effort.give_up();
-                    }
-                });
-            }
-        });
-        failed
-            .into_inner()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-            .map_or(Ok(()), Err)
+        let effort = self.delivery.effort;
+        effort.side_by_side(workers, || self.work(&queue, &paced))
     }
 
     fn work(

@@ -75,6 +75,13 @@ fn tree(dir: &Path) -> Tree<'_> {
     }
 }
 
+/// A writer, and a push to that place that listens to it.
+fn pushed(url: &str) -> (Writer, Child, ChildStdin) {
+    let writer = Writer::begin();
+    let (child, to) = push(&writer.out(), url);
+    (writer, child, to)
+}
+
 fn push(archive: &Path, url: &str) -> (Child, ChildStdin) {
     let mut child = criu_transfer()
         .args(["push", "--along", "--json"])
@@ -132,8 +139,7 @@ fn what_is_written_is_at_the_store_before_the_archive_is_complete() {
     let store = temp.path().join("store");
     let server = Server::start(&store);
     let url = server.url("12.0");
-    let mut writer = Writer::begin();
-    let (child, mut to) = push(&writer.out(), &url);
+    let (mut writer, child, mut to) = pushed(&url);
     writer.memory("pages-1.img", 0..CHUNKS, &mut to);
     wait_for(&store, CHUNKS);
     // The same pages again are no news.
@@ -157,9 +163,8 @@ fn what_the_store_did_not_get_meanwhile_it_gets_at_the_end() {
     let store = temp.path().join("store");
     let address = Server::start(&store).address;
     let url = url(address, "12.0");
-    let mut writer = Writer::begin();
     // It is down, and whoever writes does not notice.
-    let (child, mut to) = push(&writer.out(), &url);
+    let (mut writer, child, mut to) = pushed(&url);
     writer.memory("pages-1.img", 0..CHUNKS, &mut to);
     let _back = Server::at(&store, &address.to_string());
     let (_dir, digest) = writer.finish(&mut to);
@@ -188,8 +193,7 @@ fn an_archive_that_is_given_up_is_no_image_and_what_was_sent_of_it_need_not_be_a
     let store = temp.path().join("store");
     let server = Server::start(&store);
     let url = server.url("12.0");
-    let mut writer = Writer::begin();
-    let (child, mut to) = push(&writer.out(), &url);
+    let (mut writer, child, mut to) = pushed(&url);
     writer.memory("pages-1.img", 0..CHUNKS, &mut to);
     wait_for(&store, CHUNKS);
     drop(writer);
@@ -202,8 +206,7 @@ fn an_archive_that_is_given_up_is_no_image_and_what_was_sent_of_it_need_not_be_a
     );
     assert_eq!(images(&url), 0);
 
-    let mut writer = Writer::begin();
-    let (child, mut to) = push(&writer.out(), &url);
+    let (mut writer, child, mut to) = pushed(&url);
     writer.memory("pages-1.img", 0..CHUNKS + 1, &mut to);
     let (_dir, digest) = writer.finish(&mut to);
     let moved = moved(child);
@@ -221,8 +224,7 @@ fn an_archive_that_is_given_up_is_no_image_and_what_was_sent_of_it_need_not_be_a
 fn what_is_no_word_about_an_archive_is_refused() {
     let temp = tempfile::tempdir().unwrap();
     let server = Server::start(&temp.path().join("store"));
-    let writer = Writer::begin();
-    let (child, mut to) = push(&writer.out(), &server.url("12.0"));
+    let (_writer, child, mut to) = pushed(&server.url("12.0"));
     writeln!(to, "frame me").unwrap();
     let (code, _, stderr) = told(child.wait_with_output().unwrap());
     assert_eq!(code, 1);
