@@ -38,6 +38,8 @@ pub enum Root {
     Bookworm,
     /// Debian 13 with interpreters, their libraries and CRIU 4.1.1.
     Languages,
+    /// Debian 13 with LAMMPS, python and CRIU 4.1.1: for measurements, no test unpacks it.
+    Lammps,
 }
 
 impl From<HtCondor> for Root {
@@ -49,7 +51,7 @@ impl From<HtCondor> for Root {
 impl Root {
     fn suite(self) -> &'static str {
         match self {
-            Root::HtCondor(HtCondor::V23_9) | Root::Languages => "trixie",
+            Root::HtCondor(HtCondor::V23_9) | Root::Languages | Root::Lammps => "trixie",
             Root::HtCondor(HtCondor::V25) => "sid",
             Root::Bookworm => "bookworm",
         }
@@ -84,6 +86,14 @@ impl Root {
                 "rhino",
                 "util-linux",
             ],
+            Root::Lammps => vec![
+                "catatonit",
+                "criu",
+                "iproute2",
+                "lammps",
+                "python3-numpy",
+                "util-linux",
+            ],
         };
         if self == Root::HtCondor(HtCondor::V25) {
             packages.extend(["apptainer", "squashfuse"]);
@@ -111,6 +121,7 @@ impl fmt::Display for Root {
             Root::HtCondor(version) => write!(f, "HTCondor {version}"),
             Root::Bookworm => f.write_str("nothing beside it"),
             Root::Languages => f.write_str("interpreters"),
+            Root::Lammps => f.write_str("LAMMPS"),
         }
     }
 }

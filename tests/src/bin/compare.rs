@@ -25,7 +25,7 @@ use nix::unistd::Pid;
 use tests::host::Host;
 use tests::measured::{self, Bare, Ours, STARTER, Usage, spread};
 use tests::pool::Pool;
-use tests::roots::{HtCondor, Root};
+use tests::roots::HtCondor;
 use tests::spec::Spec;
 use tests::users::User;
 use tests::{binaries, wait};
@@ -61,8 +61,23 @@ struct Args {
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    let pool = Pool::up(&Spec::bare(HtCondor::V23_9).root(Root::Languages))?;
-    let host = pool.ap();
+    let speed = match args.gbit {
+        Some(gbit) => format!("{gbit}gbit"),
+        None => "its own speed".to_owned(),
+    };
+    println!(
+        "{} MB over a connection of {speed}: seconds, {} rounds",
+        args.megabytes, args.rounds
+    );
+    for kind in &args.kinds {
+        let pool = Pool::up(&Spec::bare(HtCondor::V23_9).root(measured::root(kind)))?;
+        prepare(pool.ap(), &args)?;
+        compare(pool.ap(), kind, &args)?;
+    }
+    Ok(())
+}
+
+fn prepare(host: &Host, args: &Args) -> Result<()> {
     let built = binaries::dir()?;
     for (from, to) in [
         (built.join("criu-starter"), STARTER),
@@ -72,19 +87,10 @@ fn main() -> Result<()> {
         let program = fs::read(&from).with_context(|| format!("read {}", from.display()))?;
         host.write(to, program, User::Root, 0o755)?;
     }
-    let mut speed = "its own speed".to_owned();
     if let Some(gbit) = args.gbit {
-        speed = format!("{gbit}gbit");
-        let shape = format!("qdisc add dev lo root tbf rate {speed} burst 2mb latency 100ms");
+        let shape = format!("qdisc add dev lo root tbf rate {gbit}gbit burst 2mb latency 100ms");
         let words: Vec<&str> = ["tc"].into_iter().chain(shape.split(' ')).collect();
         host.run_on_its_network(&words)?;
-    }
-    println!(
-        "{} MB over a connection of {speed}: seconds, {} rounds",
-        args.megabytes, args.rounds
-    );
-    for kind in &args.kinds {
-        compare(host, kind, &args)?;
     }
     Ok(())
 }
@@ -103,6 +109,7 @@ fn compare(host: &Host, kind: &str, args: &Args) -> Result<()> {
         Row::new("ours again"),
     ];
     for _ in 0..args.rounds {
+        let still = ours.stand_still()?;
         for (row, way) in rows.iter_mut().zip([GZIP_WAY, LZ4_WAY]) {
             let mut receiver = receive(host, &bare.job.dir)?;
             let (cpu, carried) = (cpu()?, carried(host)?);
@@ -111,6 +118,8 @@ fn compare(host: &Host, kind: &str, args: &Args) -> Result<()> {
             row.cpu.push(self::cpu()? - cpu);
             row.bytes.push(self::carried(host)? - carried);
         }
+        drop(still);
+        let _still = bare.stand_still()?;
         for (row, change) in rows[2..].iter_mut().zip([None, Some("first")]) {
             if let Some(which) = change {
                 ours.restore()?;

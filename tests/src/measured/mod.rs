@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail, ensure};
 
 use crate::host::Host;
+use crate::roots::Root;
 use crate::users::User;
 use crate::wait;
 
-/// Kinds of memory that [`Job`] knows.
+/// Kinds of memory that [`Job`] knows, beside [`LAMMPS`].
 pub const KINDS: [&str; 6] = ["noise", "half", "sines", "particles", "objects", JVM];
 
 /// Python's kinds, by name.
@@ -27,6 +28,11 @@ const JVM: &str = "jvm";
 const RHINO: (&str, &str) = ("jvm.js", include_str!("jvm.js"));
 const RHINO_CLASSES: &str = "/usr/share/java/js.jar";
 const RHINO_MAIN: &str = "org.mozilla.javascript.tools.shell.Main";
+
+/// Molecular dynamics, as one process: MPI is told that there are no others, and opens no sockets for them.
+pub const LAMMPS: &str = "lammps";
+const MELT: (&str, &str) = ("lammps.in", include_str!("lammps.in"));
+const ALONE: &str = "OMPI_MCA_btl=self";
 
 /// Both ends of a connection, and what takes a stream of images.
 pub const SCRIPTS: [(&str, &str); 2] = [
@@ -48,47 +54,48 @@ pub struct Job<'h> {
     /// On the host.
     pub dir: String,
     words: Vec<String>,
+    /// What its process is called.
+    comm: &'static str,
 }
 
 impl<'h> Job<'h> {
     /// In the directory `name`, which is made.
     pub fn new(host: &'h Host, user: User, name: &str, kind: &str, megabytes: u32) -> Result<Self> {
-        ensure!(KINDS.contains(&kind), "no such kind of memory: {kind}");
+        ensure!(
+            kind == LAMMPS || KINDS.contains(&kind),
+            "no such kind of memory: {kind}"
+        );
         let dir = format!("{}/{name}", user.home());
         host.make_dir(&dir, user, 0o755)?;
-        let (name, program) = if kind == JVM { RHINO } else { PYTHON };
+        let (name, program) = match kind {
+            JVM => RHINO,
+            LAMMPS => MELT,
+            _ => PYTHON,
+        };
         host.write(format!("{dir}/{name}"), program, user, 0o644)?;
         let size = megabytes.to_string();
-        let words = if kind == JVM {
-            let heap = format!("-Xmx{}m", 2 * megabytes);
-            let java = [
-                "/usr/bin/java",
-                &heap,
-                "-classpath",
-                RHINO_CLASSES,
-                RHINO_MAIN,
-            ];
-            [&java[..], &[name, &size]]
-                .concat()
-                .iter()
-                .map(ToString::to_string)
-                .collect()
-        } else {
-            ["/usr/bin/python3", name, kind, &size]
-                .map(str::to_owned)
-                .into()
+        let heap = format!("-Xmx{}m", 2 * megabytes);
+        let (comm, words) = match kind {
+            JVM => {
+                let classes = ["-classpath", RHINO_CLASSES, RHINO_MAIN];
+                let java = ["/usr/bin/java", &heap];
+                ("java", [&java[..], &classes, &[name, &size]].concat())
+            }
+            LAMMPS => {
+                let lmp = ["/usr/bin/env", ALONE, "/usr/bin/lmp"];
+                let args = ["-in", name, "-var", "mb", &size];
+                ("lmp", [&lmp[..], &args].concat())
+            }
+            _ => ("python3", vec!["/usr/bin/python3", name, kind, &size]),
         };
+        let words = words.into_iter().map(str::to_owned).collect();
         Ok(Self {
             host,
             user,
             dir,
             words,
+            comm,
         })
-    }
-
-    /// What its process is called.
-    fn comm(&self) -> &str {
-        self.words[0].trim_start_matches("/usr/bin/")
     }
 
     /// Starts it, behind the words of whatever is to start it; returns when its memory is full.
@@ -115,8 +122,13 @@ impl<'h> Job<'h> {
     /// contents are still to come out of an image.
     pub fn beat(&self, beats: &str) -> String {
         let beat = fs::read_to_string(self.path(beats).join("beat")).unwrap_or_default();
+        let beat = beat.trim_end();
         let counted = beat.len() == 12 && beat.bytes().all(|byte| byte.is_ascii_digit());
-        if counted { beat } else { String::new() }
+        if counted {
+            beat.to_owned()
+        } else {
+            String::new()
+        }
     }
 
     /// Has it overwrite one part in twenty of its memory, the `first` ones or `scattered`.
@@ -156,6 +168,14 @@ impl<'h> Job<'h> {
             self.wait_beat(beats, &self.beat(beats), THAWING, by)?;
         }
         Ok(())
+    }
+}
+
+/// What the host of such a job is made of.
+pub fn root(kind: &str) -> Root {
+    match kind {
+        LAMMPS => Root::Lammps,
+        _ => Root::Languages,
     }
 }
 

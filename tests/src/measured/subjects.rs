@@ -24,6 +24,30 @@ const ALONE: &str = r#"exec setsid "$0" "$@" </dev/null >/root/out 2>/root/err"#
 /// The exit code of a job that was frozen.
 const FROZEN: i32 = 85;
 
+/// Processes that stand still, so that another's measurement has the machine for itself.
+pub struct Still(Vec<i32>);
+
+impl Still {
+    fn new(below: u32, job: &Job<'_>) -> Result<Self> {
+        let mut pids = processes_below(below, &[job.comm]);
+        ensure!(!pids.is_empty(), "no process called {}", job.comm);
+        for pid in &pids {
+            kill(Pid::from_raw(*pid), Signal::SIGSTOP)?;
+        }
+        // nsenter stops itself when what it has started is stopped.
+        pids.push(below as i32);
+        Ok(Self(pids))
+    }
+}
+
+impl Drop for Still {
+    fn drop(&mut self) {
+        for pid in &self.0 {
+            let _ = kill(Pid::from_raw(*pid), Signal::SIGCONT);
+        }
+    }
+}
+
 /// A process of root's, dumped by root's CRIU.
 #[derive(Debug)]
 pub struct Bare<'h> {
@@ -40,7 +64,7 @@ impl<'h> Bare<'h> {
     pub fn start(host: &'h Host, kind: &str, megabytes: u32) -> Result<Self> {
         let job = Job::new(host, User::Root, &format!("bare-{kind}"), kind, megabytes)?;
         let child = job.start(&["sh", "-c", ALONE], OUTSIDE)?;
-        let found = processes_below(child.id(), &[job.comm()]);
+        let found = processes_below(child.id(), &[job.comm]);
         let pid = found.first().context("no process of that name")?;
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
         let line = status.lines().find(|line| line.starts_with("NSpid:"));
@@ -54,6 +78,12 @@ impl<'h> Bare<'h> {
             child: Some(child),
             pid,
         })
+    }
+
+    /// Lets it stand still for as long as what this returns is kept.
+    pub fn stand_still(&self) -> Result<Still> {
+        let child = self.child.as_ref().context("it is no child of ours")?;
+        Still::new(child.id(), &self.job)
     }
 
     /// Runs a script that dumps the process `$PID` into the empty directory `images`; the seconds that it takes.
@@ -141,6 +171,11 @@ impl<'h> Ours<'h> {
             thawing: 0,
             cpu: 0.0,
         })
+    }
+
+    /// Lets it stand still for as long as what this returns is kept.
+    pub fn stand_still(&self) -> Result<Still> {
+        Still::new(self.child.id(), &self.job)
     }
 
     /// Freezes it, to an archive that is on the disk or at the store; the seconds that it takes.
