@@ -65,6 +65,22 @@ Exit codes:
   4   no image of that job in the store
   11  could not be done now, but may be a little later";
 
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  To try it, on one machine:
+    criu-transfer serve --dir /tmp/images --anonymous
+    criu-transfer push checkpoint.criu 'criu://127.0.0.1/12.0?tls=no'
+  For jobs that say use_oauth_services = scitokens, with the access point's own credmon:
+    criu-transfer serve --dir /var/lib/criu-images --listen 0.0.0.0:9620 \\
+        --certificate host.pem --key host.key --audience criu://ap.example.org \\
+        --issuer https://ap.example.org=/etc/condor/scitokens.pem
+  and in HTCondor's configuration:
+    LOCAL_CREDMON_ISSUER         = https://ap.example.org
+    LOCAL_CREDMON_TOKEN_AUDIENCE = criu://ap.example.org
+    LOCAL_CREDMON_AUTHZ_TEMPLATE = storage.read:/{username} storage.modify:/{username}
+  As a service, with the options that it is to have:
+    criu-transfer serve --dir /var/lib/criu-images --tokens /etc/criu/tokens --print-unit";
+
 /// Looks at the image of a frozen job, and moves it to a store and back.
 #[derive(Debug, Parser)]
 #[command(name = "criu-transfer", version, after_help = EXAMPLES)]
@@ -120,6 +136,7 @@ enum Command {
         way: remote::Way,
     },
     /// Serves the images of many jobs, on an access point
+    #[command(after_help = SERVE_EXAMPLES)]
     Serve(Box<serve::Serve>),
     /// Removes what nobody will ask for again from a store's directory
     Gc(gc::Gc),
