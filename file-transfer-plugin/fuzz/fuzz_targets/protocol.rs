@@ -1,7 +1,9 @@
-//! Any bytes as what comes from HTCondor or over the network: read or refused, and what was read is written and read as the
-//! same. Run it for a minute with `cargo +nightly fuzz run protocol -- -max_total_time=60` in this directory's parent.
+//! Any bytes as what comes from HTCondor, over the network or from an archive's writer: read or refused, and what was read is
+//! written and read as the same. Run it for a minute with `cargo +nightly fuzz run protocol -- -max_total_time=60` in this
+//! directory's parent.
 #![no_main]
 
+use file_transfer_plugin::pack::Word;
 use file_transfer_plugin::plugin;
 use file_transfer_plugin::protocol::{Admission, Chunk, Image, Job, Missing, Problem, Ticket};
 use file_transfer_plugin::remote::Url;
@@ -32,6 +34,9 @@ fuzz_target!(|bytes: &[u8]| {
     }
     if let Ok(chunk) = text.parse::<Chunk>() {
         assert_eq!(chunk.to_string(), text);
+    }
+    if let Ok(word) = text.parse::<Word>() {
+        assert_eq!(word.to_string().parse(), Ok(word));
     }
     if let Ok(job) = text.parse::<Job>() {
         assert!(!job.as_str().contains('/'));
