@@ -68,7 +68,7 @@ Exit codes:
 const SERVE_EXAMPLES: &str = "\
 Examples:
   To try it, on one machine:
-    criu-transfer serve --dir /tmp/images --anonymous
+    criu-transfer serve --dir images --anonymous
     criu-transfer push checkpoint.criu 'criu://127.0.0.1/12.0?tls=no'
   For jobs that say use_oauth_services = scitokens, with the access point's own credmon:
     criu-transfer serve --dir /var/lib/criu-images --listen 0.0.0.0:9620 \\
@@ -282,5 +282,24 @@ mod tests {
         command.clone().debug_assert();
         let help = command.render_help().to_string();
         assert!(help.contains("Examples:") && help.contains("Exit codes:"));
+    }
+
+    #[test]
+    fn each_example_is_understood() {
+        let examples = [EXAMPLES, SERVE_EXAMPLES].join("\n").replace("\\\n", " ");
+        let mut understood = 0;
+        for line in examples.lines().map(str::trim) {
+            let command = line.split(['|', '&', '(']).next().unwrap();
+            let words = command
+                .split_whitespace()
+                .map(|word| word.trim_matches('\''));
+            // Not as HTCondor calls it: those words are not ours.
+            if line.starts_with("criu-transfer ") && !line.starts_with("criu-transfer -") {
+                let parsed = Args::try_parse_from(words);
+                assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
+                understood += 1;
+            }
+        }
+        assert_eq!(understood, 11);
     }
 }

@@ -147,7 +147,7 @@ fn same(ours: &Path, theirs: &Path) -> io::Result<bool> {
 
 const BLOCK: usize = 128 << 10;
 
-/// Whether parts of one length have the same bytes. Not `==`: musl's memcmp looks at them one by one, and a job's libraries
+/// Whether two parts have the same bytes. Not `==`: musl's memcmp looks at them one by one, and a job's libraries
 /// took longer to compare than to unpack.
 fn equal(left: &[u8], right: &[u8]) -> bool {
     // An inner loop without an exit becomes vector instructions.
@@ -155,7 +155,7 @@ fn equal(left: &[u8], right: &[u8]) -> bool {
         let pairs = left.iter().zip(right);
         pairs.fold(0, |or, (left, right)| or | (left ^ right)) != 0
     };
-    !left.chunks(256).zip(right.chunks(256)).any(differ)
+    left.len() == right.len() && !left.chunks(256).zip(right.chunks(256)).any(differ)
 }
 
 pub(super) fn bind(from: &Path, to: &Path) -> Result<(), LayError> {
@@ -210,6 +210,7 @@ mod tests {
                 let mut right = left.clone();
                 right[at] = 8;
                 assert!(!equal(&left, &right), "byte {at} of {length}");
+                assert!(!equal(&left, &left[..at]), "{at} bytes of {length}");
             }
         }
     }

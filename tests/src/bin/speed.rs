@@ -9,9 +9,9 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Parser;
 use tests::binaries;
-use tests::measured::{self, Bare, KINDS, Ours, STARTER, spread};
+use tests::measured::{Bare, KINDS, Ours, STARTER, spread};
 use tests::pool::Pool;
-use tests::roots::HtCondor;
+use tests::roots::{HtCondor, Root};
 use tests::spec::Spec;
 use tests::users::User;
 
@@ -28,7 +28,7 @@ struct Args {
     #[arg(long, default_value_t = 5)]
     pairs: usize,
     /// What is in its memory; all kinds if none is named
-    #[arg(long = "kind", value_name = "KIND")]
+    #[arg(long = "kind", value_name = "KIND", value_parser = KINDS)]
     kinds: Vec<String>,
     /// The program to measure, instead of the one that is built here
     #[arg(long, value_name = "PATH")]
@@ -46,14 +46,13 @@ fn main() -> Result<()> {
         Some(path) => path,
         None => binaries::dir()?.join("criu-starter"),
     };
-    let starter = fs::read(starter)?;
+    let pool = Pool::up(&Spec::bare(HtCondor::V23_9).root(Root::Languages))?;
+    let host = pool.ap();
+    host.write(STARTER, fs::read(starter)?, User::Root, 0o755)?;
     println!(
         "{megabytes} MB, {pairs} pairs: the median (and the quartiles) of ours over bare CRIU's in each pair"
     );
     for kind in kinds {
-        let pool = Pool::up(&Spec::bare(HtCondor::V23_9).root(measured::root(&kind)))?;
-        let host = pool.ap();
-        host.write(STARTER, &starter, User::Root, 0o755)?;
         let mut bare = Bare::start(host, &kind, megabytes)?;
         let mut ours = Ours::start(host, &kind, megabytes, None)?;
         let mut rows = Rows::default();
