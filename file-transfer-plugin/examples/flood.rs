@@ -198,7 +198,7 @@ fn core(image: &Image) -> anyhow::Result<f64> {
             raw.clear();
             zstd.decompress_to_buffer(frame, &mut raw)?;
             ensure!(
-                raw.len() == *len as usize && Digest::of(&raw) == chunk.hash,
+                raw.len() == *len as usize && Digest::of(frame) == chunk.hash,
                 "a frame is damaged"
             );
             bytes += frame.len();
@@ -275,12 +275,12 @@ fn send(address: &str, token: &str, image: &Image) -> anyhow::Result<()> {
         chunks.len() == image.frames.len(),
         "chunks of others are there"
     );
-    for (chunk, raw, frame) in &image.frames {
+    for (chunk, _, frame) in &image.frames {
         call(
             &mut stream,
             &headers,
             "PUT",
-            &format!("/v1/chunks/{chunk}?raw={raw}"),
+            &format!("/v1/chunks/{chunk}"),
             frame,
         )?;
     }

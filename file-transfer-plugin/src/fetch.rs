@@ -1,8 +1,8 @@
 //! An image in a store -> verified chunks -> `checkpoint.criu`.
 //!
 //! The archive is put together beside its name, `checkpoint.criu.part`, and takes its name when it is whole. Every chunk is
-//! decompressed and hashed before it is written. A fetch that was cut off goes on from what of the part verifies: nothing
-//! else has to be remembered.
+//! hashed before it is written, and not opened. A fetch that was cut off goes on from what of the part verifies: nothing else
+//! has to be remembered.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
-use crate::frame::{self, Skip, Unpacker};
-use crate::manifest::{Codec, Digest, Frame, Limits, Manifest};
+use crate::frame::{self, Skip};
+use crate::manifest::{Digest, Frame, Limits, Manifest};
 use crate::monitor::{Monitor, Paced, Stage};
 use crate::protocol::Chunk;
 use crate::remote::{Effort, Error, Moved, Options, Remote, Requests};
@@ -44,8 +44,8 @@ pub fn fetch(
         return Ok(None);
     };
     let part = Part::open(out, &image)?;
-    let load = Load::new(remote, &effort, image.codec(), Some(&part));
-    let (queue, end) = image.queue(remote, part.body)?;
+    let load = Load::new(remote, &effort, Some(&part));
+    let (queue, end) = image.queue(part.body);
     let moved = load.all(&image, queue, options.connections, monitor)?;
     part.finish(end)?;
     Ok(Some(Moved {
@@ -64,8 +64,8 @@ pub fn verify(
     let Some(image) = Image::look(remote, &effort)? else {
         return Ok(None);
     };
-    let (queue, end) = image.queue(remote, image.json.len() as u64)?;
-    let load = Load::new(remote, &effort, image.codec(), None);
+    let (queue, end) = image.queue(image.json.len() as u64);
+    let load = Load::new(remote, &effort, None);
     let moved = load.all(&image, queue, options.connections, monitor)?;
     Ok(Some(Moved {
         file_bytes: end,
@@ -97,6 +97,7 @@ impl Image {
             ));
         }
         let manifest = Manifest::from_json(&json).and_then(|manifest| {
+            manifest.check_names()?;
             manifest.check(&Limits::default())?;
             Ok(manifest)
         });
@@ -108,12 +109,8 @@ impl Image {
         }))
     }
 
-    fn codec(&self) -> Codec {
-        self.manifest.contents.codec
-    }
-
     /// The distinct chunks, each with its places in an archive whose chunks begin at `body`, and where that ends.
-    fn queue(&self, remote: &Remote, body: u64) -> Result<(Vec<Wanted>, u64), Error> {
+    fn queue(&self, body: u64) -> (Vec<Wanted>, u64) {
         let mut chunks: HashMap<Chunk, Wanted> = HashMap::new();
         let mut end = body;
         for frame in &self.manifest.contents.frames {
@@ -121,17 +118,12 @@ impl Image {
                 frame: *frame,
                 places: Vec::new(),
             });
-            // No bytes have one hash and two lengths, and what cannot verify must not be looked for again and again.
-            if wanted.frame.raw != frame.raw {
-                let why = "its manifest has a chunk of two lengths";
-                return Err(nonsense(remote, why.into()));
-            }
             wanted.places.push(end);
             end += u64::from(frame.packed);
         }
         let mut queue: Vec<Wanted> = chunks.into_values().collect();
         queue.sort_unstable_by_key(|wanted| wanted.places.first().copied());
-        Ok((queue, end))
+        (queue, end)
     }
 }
 
@@ -164,7 +156,7 @@ impl Part {
         };
         let mut front = Vec::new();
         let tar = layout::manifest(&image.json, image.manifest.head.created);
-        let codec = image.codec();
+        let codec = image.manifest.contents.codec;
         frame::pack_manifest(codec, &tar, &mut front).map_err(failed)?;
         // A reader wants the gap that a writer leaves behind its manifest; here it is empty.
         front.extend(frame::skips(codec, Skip::of(codec).least()));
@@ -194,6 +186,13 @@ impl Part {
         })
     }
 
+    /// Whether a chunk is at this place already.
+    fn has(&self, frame: Frame, at: u64, buffer: &mut Vec<u8>) -> bool {
+        buffer.resize(frame.packed as usize, 0);
+        let read = self.file.read_exact_at(buffer, at);
+        read.is_ok() && Digest::of(buffer) == frame.hash
+    }
+
     fn write(&self, bytes: &[u8], at: u64) -> Result<(), Error> {
         self.file
             .write_all_at(bytes, at)
@@ -221,7 +220,6 @@ impl Part {
 struct Load<'a> {
     remote: &'a Remote,
     effort: &'a Effort<'a>,
-    codec: Codec,
     /// Where they go, if they are kept.
     part: Option<&'a Part>,
     bytes: AtomicU64,
@@ -229,16 +227,10 @@ struct Load<'a> {
 }
 
 impl<'a> Load<'a> {
-    fn new(
-        remote: &'a Remote,
-        effort: &'a Effort<'a>,
-        codec: Codec,
-        part: Option<&'a Part>,
-    ) -> Self {
+    fn new(remote: &'a Remote, effort: &'a Effort<'a>, part: Option<&'a Part>) -> Self {
         Self {
             remote,
             effort,
-            codec,
             part,
             bytes: AtomicU64::new(0),
             chunks: AtomicU64::new(0),
@@ -287,7 +279,7 @@ impl<'a> Load<'a> {
         paced: &Paced<'_>,
     ) -> Result<(), Error> {
         let mut requests = Requests::new(self.remote, self.effort)?;
-        let mut verifier = Verifier::new(self.codec)?;
+        let mut old = Vec::new();
         loop {
             let Some(Wanted { frame, places }) = lock(queue).next() else {
                 return Ok(());
@@ -295,7 +287,7 @@ impl<'a> Load<'a> {
             let mut rest = places.as_slice();
             if let Some(part) = self.part.filter(|part| part.is_old) {
                 while let Some((at, more)) = rest.split_first()
-                    && verifier.has(&part.file, *at, frame)
+                    && part.has(frame, *at, &mut old)
                 {
                     rest = more;
                 }
@@ -304,7 +296,7 @@ impl<'a> Load<'a> {
                 let chunk = Chunk::from(frame);
                 let bytes = self.effort.persist(|| {
                     let bytes = requests.chunk(chunk)?;
-                    if verifier.is(&bytes, frame) {
+                    if Digest::of(&bytes) == frame.hash {
                         Ok(bytes)
                     } else {
                         Err(requests.damaged(chunk))
@@ -319,41 +311,5 @@ impl<'a> Load<'a> {
             }
             paced.add(u64::from(frame.packed));
         }
-    }
-}
-
-/// Believes no frame that has another hash.
-struct Verifier {
-    codec: Codec,
-    unpacker: Unpacker,
-    raw: Vec<u8>,
-    packed: Vec<u8>,
-}
-
-impl Verifier {
-    fn new(codec: Codec) -> Result<Self, Error> {
-        let unpacker = Unpacker::new().map_err(Error::local("decompress"))?;
-        Ok(Self {
-            codec,
-            unpacker,
-            raw: Vec::new(),
-            packed: Vec::new(),
-        })
-    }
-
-    fn is(&mut self, packed: &[u8], frame: Frame) -> bool {
-        // The manifest's check has bounded it.
-        let raw = frame.raw as usize;
-        self.unpacker.unpack(self.codec, packed, raw, &mut self.raw)
-            && Digest::of(&self.raw) == frame.hash
-    }
-
-    /// Whether the chunk is at this place already.
-    fn has(&mut self, file: &File, at: u64, frame: Frame) -> bool {
-        let mut packed = std::mem::take(&mut self.packed);
-        packed.resize(frame.packed as usize, 0);
-        let has = file.read_exact_at(&mut packed, at).is_ok() && self.is(&packed, frame);
-        self.packed = packed;
-        has
     }
 }

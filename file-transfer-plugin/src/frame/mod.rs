@@ -11,7 +11,7 @@ use std::io;
 
 use flate2::{Compress, Compression, Decompress};
 
-use crate::manifest::Codec;
+use crate::manifest::{Codec, Digest};
 
 pub(crate) use skip::{Skip, skips};
 
@@ -21,9 +21,12 @@ const SAMPLES: usize = 8;
 /// A prime that is no neighbour of a multiple of a page.
 const UNEVEN: usize = 27_361;
 
+/// zstd's checksum, which its bound is without.
+const CHECKSUM: usize = 4;
+
 /// The most bytes that a frame of `raw` bytes takes: zstd's bound, which is above gzip's.
 pub(crate) fn bound(raw: usize) -> usize {
-    zstd::zstd_safe::compress_bound(raw)
+    zstd::zstd_safe::compress_bound(raw) + CHECKSUM
 }
 
 /// How long the frame is that [`store`] makes of `raw` bytes.
@@ -45,7 +48,7 @@ pub(crate) fn store(codec: Codec, raw: &[u8], out: &mut Vec<u8>) {
 }
 
 /// Makes `out` what is in the frame of `packed` bytes at `at`, `raw` bytes, if it is one of [`store`]'s: that needs no second
-/// buffer. False if it is another.
+/// buffer. The frame's digest, or none if it is another.
 pub(crate) fn read_stored(
     codec: Codec,
     file: &File,
@@ -53,9 +56,9 @@ pub(crate) fn read_stored(
     packed: usize,
     raw: usize,
     out: &mut Vec<u8>,
-) -> io::Result<bool> {
+) -> io::Result<Option<Digest>> {
     if codec != Codec::Zstd || packed != zst::stored(raw) {
-        return Ok(false);
+        return Ok(None);
     }
     out.resize(raw, 0);
     zst::read_stored(file, at, out)
@@ -73,9 +76,11 @@ pub(crate) struct Packer {
 impl Packer {
     /// The level is zstd's; gzip has none below 1 and above 9.
     pub(crate) fn new(codec: Codec, level: i32) -> io::Result<Self> {
+        let mut zstd = zstd::bulk::Compressor::new(level)?;
+        zstd.include_checksum(true)?;
         Ok(Self {
             codec,
-            zstd: zstd::bulk::Compressor::new(level)?,
+            zstd,
             gzip: Compress::new(Compression::new(level.clamp(1, 9) as u32), false),
             sample: Vec::with_capacity(SAMPLE * SAMPLES),
             tried: Vec::with_capacity(bound(SAMPLE * SAMPLES)),
@@ -117,12 +122,11 @@ impl Packer {
     }
 }
 
-/// Makes `out` the frame of a manifest: small, so at a better level, and with a checksum, as nothing else tells whether it is
-/// damaged where the caller knows no digest.
+/// Makes `out` the frame of a manifest: small, so at a better level. Its checksum alone tells whether it is damaged where the
+/// caller knows no digest.
 pub(crate) fn pack_manifest(codec: Codec, raw: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
     out.clear();
-    // The checksum's four bytes come on top of the bound.
-    out.reserve(bound(raw.len()) + 4);
+    out.reserve(bound(raw.len()));
     match codec {
         Codec::Zstd => zst::pack_manifest(raw, out),
         Codec::Gzip => {
@@ -294,14 +298,14 @@ mod tests {
             let mut found = vec![1; len];
             let mut read =
                 |packed| read_stored(Codec::Zstd, &file, 5, packed, len, &mut found).unwrap();
-            assert!(read(frame.len()));
-            assert!(!read(frame.len() - 1));
+            assert_eq!(read(frame.len()), Some(Digest::of(&frame)));
+            assert_eq!(read(frame.len() - 1), None);
             assert_eq!(found, raw);
             // The frame's head, and its first block's.
             for at in [4, 9] {
                 file.write_all_at(&[!frame[at]], 5 + at as u64).unwrap();
                 let read = read_stored(Codec::Zstd, &file, 5, frame.len(), len, &mut found);
-                assert!(!read.unwrap());
+                assert_eq!(read.unwrap(), None);
                 file.write_all_at(&frame, 5).unwrap();
             }
             file.set_len(4 + frame.len() as u64).unwrap();

@@ -6,6 +6,7 @@ use std::io::{self, IoSliceMut};
 use rustix::io::Errno;
 
 use super::First;
+use crate::manifest::Digest;
 
 /// The first bytes of a frame.
 pub(super) const MAGIC: u32 = 0xFD2F_B528;
@@ -30,7 +31,7 @@ fn heads(raw: usize) -> Vec<Vec<u8>> {
         let mut head = Vec::with_capacity(STORED_HEAD + BLOCK_HEAD);
         if number == 0 {
             head.extend(MAGIC.to_le_bytes());
-            // One segment, its size in four bytes, no checksum: the manifest has a better one.
+            // One segment, its size in four bytes, no checksum: nothing was compressed.
             head.push(0b1010_0000);
             head.extend((raw as u32).to_le_bytes());
         }
@@ -50,8 +51,8 @@ pub(super) fn store(raw: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Reads what may be the stored frame of as many bytes as `raw` has, each block to its place at once; whether it is that.
-pub(super) fn read_stored(file: &File, mut at: u64, raw: &mut [u8]) -> io::Result<bool> {
+/// Reads what may be the stored frame of as many bytes as `raw` has, each block to its place at once; its digest, if it is that.
+pub(super) fn read_stored(file: &File, mut at: u64, raw: &mut [u8]) -> io::Result<Option<Digest>> {
     let expected = heads(raw.len());
     let mut found: Vec<_> = expected.iter().map(|head| vec![0; head.len()]).collect();
     let mut blocks = raw.chunks_mut(BLOCK);
@@ -71,7 +72,14 @@ pub(super) fn read_stored(file: &File, mut at: u64, raw: &mut [u8]) -> io::Resul
         at += count as u64;
         IoSliceMut::advance_slices(&mut parts, count);
     }
-    Ok(found == expected)
+    if found != expected {
+        return Ok(None);
+    }
+    let mut blocks = raw.chunks(BLOCK);
+    let parts = found
+        .iter()
+        .flat_map(|head| [Some(head.as_slice()), blocks.next()]);
+    Ok(Some(Digest::of_parts(parts.flatten())))
 }
 
 pub(super) fn pack_manifest(raw: &[u8], out: &mut Vec<u8>) -> io::Result<()> {

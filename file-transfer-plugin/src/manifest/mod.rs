@@ -20,7 +20,10 @@ use serde::{Deserialize, Serialize};
 use crate::fingerprint::Fingerprint;
 
 /// The format that is written. A change that an older reader would get wrong gets a new number, and a new fixture.
-pub const FORMAT: u32 = 1;
+///
+/// Since format 2 a frame has the hash of its own bytes, before it had that of its contents. So a store can tell that a frame
+/// is what it is said to be without opening it.
+pub const FORMAT: u32 = 2;
 
 /// The manifest's own name in the archive.
 pub const MANIFEST: &str = "manifest.json";
@@ -34,6 +37,14 @@ pub enum ManifestError {
     /// It was written by a later version of this program.
     #[error("the archive has format {found}, this program reads up to {FORMAT}")]
     Future {
+        /// The format found.
+        found: u32,
+    },
+    /// It is of before frames had names in a store.
+    #[error(
+        "the archive has format {found}, stores take {FORMAT}: restore the job from it, its next image can go there"
+    )]
+    Nameless {
         /// The format found.
         found: u32,
     },
@@ -193,14 +204,16 @@ pub struct LeftOut {
 }
 
 /// A frame: a chunk of the tar, named by the hash of its bytes, so that it can be verified and shipped by itself.
+///
+/// What is in it follows from its bytes. That the compressor made no mistake is told by the checksum in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "(Digest, u32, u32)", from = "(Digest, u32, u32)")]
 pub struct Frame {
-    /// The hash of its bytes before compression.
+    /// The hash of its bytes, as they are in the archive.
     pub hash: Digest,
-    /// How many those are.
+    /// How many bytes it has before compression.
     pub raw: u32,
-    /// How many bytes the frame takes in the archive.
+    /// How many bytes it takes in the archive.
     pub packed: u32,
 }
 
@@ -230,6 +243,15 @@ impl Digest {
     /// The digest of some bytes.
     pub fn of(bytes: &[u8]) -> Self {
         Self(*blake3::hash(bytes).as_bytes())
+    }
+
+    /// The digest of bytes that lie in several places.
+    pub(crate) fn of_parts<'a>(parts: impl Iterator<Item = &'a [u8]>) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        for part in parts {
+            hasher.update(part);
+        }
+        Self(*hasher.finalize().as_bytes())
     }
 }
 
@@ -279,10 +301,25 @@ impl Manifest {
             format: u32,
         }
         let Format { format } = serde_json::from_slice(bytes).map_err(unreadable)?;
-        if format != FORMAT {
+        if !(1..=FORMAT).contains(&format) {
             return Err(ManifestError::Future { found: format });
         }
         serde_json::from_slice(bytes).map_err(unreadable)
+    }
+
+    /// Whether the hashes of its frames are of what is in them.
+    pub(crate) fn hashes_contents(&self) -> bool {
+        self.format == 1
+    }
+
+    /// Refuses an archive whose frames have no names in a store.
+    #[cfg(any(feature = "remote", feature = "store"))]
+    pub(crate) fn check_names(&self) -> Result<(), ManifestError> {
+        if self.hashes_contents() {
+            let found = self.format;
+            return Err(ManifestError::Nameless { found });
+        }
+        Ok(())
     }
 
     /// The bytes that go into the archive, of which the digest is taken.

@@ -3,7 +3,7 @@
 //! ```text
 //!   scan    names, sizes, holes                     -> entries, and from them every frame's size
 //!   hole    the manifest's largest possible size    -> room at the front
-//!   frames  read, hash, compress on all cores       -> body, in order
+//!   frames  read, compress, hash on all cores       -> body, in order
 //!   commit  manifest into the hole, fsync, rename   -> the archive exists
 //! ```
 //!
@@ -279,8 +279,7 @@ fn room(foreseen: &Manifest) -> Result<usize, PackError> {
         .into());
     }
     let gap = Skip::of(foreseen.contents.codec).least();
-    // Four bytes for the checksum.
-    Ok(frame::bound(layout::manifest(&json, 0).len()) + 4 + gap)
+    Ok(frame::bound(layout::manifest(&json, 0).len()) + gap)
 }
 
 /// The manifest's frame and what fills the room.

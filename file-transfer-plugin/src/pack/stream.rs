@@ -292,9 +292,9 @@ impl Stream {
                 foreseen: frame.raw as usize,
             });
         }
-        frame.hash = Digest::of(raw);
         let mut packed = Vec::new();
         frame::store(self.options.codec, raw, &mut packed);
+        frame.hash = Digest::of(&packed);
         let (frame, at) = (*frame, reserved.at);
         let written = self.temp.file.write_all_at(&packed, at);
         written.map_err(write(&self.out))?;

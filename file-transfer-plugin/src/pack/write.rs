@@ -128,7 +128,7 @@ impl Sink<'_> {
                             .pack(&raw, &mut packed)
                             .map_err(PackError::Compress)?;
                     }
-                    let hash = Digest::of(&raw);
+                    let hash = Digest::of(&packed);
                     if is_zeros {
                         zeros = Some((hash, packed.clone()));
                     }

@@ -7,7 +7,7 @@
 //! request                                   answer
 //! POST   /v1/admission       Admission      200 Ticket, as soon as it is this upload's turn; send it with each PUT
 //! POST   /v1/missing         Missing        200 Missing: those of the chunks that the caller lacks
-//! PUT    /v1/chunks/CHUNK?raw=N   frame     204; the store has verified the frame
+//! PUT    /v1/chunks/CHUNK   frame           204; the store has compared the frame with its name
 //! PUT    /v1/jobs/JOB/images/DIGEST  manifest.json   201 the image is committed, 200 it was already;
 //!                                           409 Problem with the chunks that are still missing
 //! GET    /v1/images                         200 [Image] of all of the caller's jobs
@@ -20,8 +20,8 @@
 //! GET    /                                  200 a page for people; the token is the password
 //! ```
 //!
-//! A chunk's name is the hash of its bytes and the length of its frame: an archive whose manifest says how long each frame is
-//! must get back frames of exactly that length, whatever level another image of the job was packed with.
+//! A chunk's name is the hash of its frame, as it is compressed, and the frame's length. So the store never opens what others
+//! send, and who fetches an image opens only what its manifest commits to.
 //!
 //! An image is there when its manifest is: the upload is chunks in any order, then the manifest. An upload that was cut off
 //! is resumed by asking `/v1/missing` again. Whoever is told that nothing is missing and still gets a 409 sends what the

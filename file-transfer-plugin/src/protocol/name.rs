@@ -14,7 +14,7 @@ pub enum BadName {
     #[error("no name of a job: 1 to 200 letters, digits and _-.#@:+, not beginning with a dot")]
     Job,
     /// No chunk.
-    #[error("no name of a chunk: its blake3 hash, a minus, the length of its frame")]
+    #[error("no name of a chunk: the blake3 hash of its frame, a minus, the frame's length")]
     Chunk,
 }
 
@@ -71,7 +71,7 @@ impl fmt::Display for Job {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Chunk {
-    /// The hash of its bytes before compression.
+    /// The hash of the frame.
     pub hash: Digest,
     /// The length of the frame.
     pub packed: u32,

@@ -64,15 +64,14 @@ impl<'a> Requests<'a> {
         Ok(ticket.ticket)
     }
 
-    /// Sends a chunk of `raw` bytes.
+    /// Sends a chunk.
     pub(crate) fn put_chunk(
         &mut self,
         chunk: Chunk,
-        raw: u32,
         frame: Bytes,
         ticket: Option<&str>,
     ) -> Result<(), Error> {
-        let path = format!("/v1/chunks/{chunk}?raw={raw}");
+        let path = format!("/v1/chunks/{chunk}");
         self.put(path, frame, ticket)
             .and_then(|answer| self.expect(answer))
             .map(drop)

@@ -116,6 +116,7 @@ impl<'a> Delivery<'a> {
         monitor: &dyn Monitor,
     ) -> Result<Moved, Error> {
         let archive = Archive::open(archive, &Limits::default())?;
+        archive.check_names()?;
         let digest = archive.digest();
         if let Some(expected) = expected.filter(|expected| *expected != digest) {
             let what = format!("the archive is {digest}, and not {expected}");
@@ -205,13 +206,13 @@ impl<'a> Delivery<'a> {
         let chunk = Chunk::from(frame);
         self.effort.persist(|| {
             let ticket = self.turn.ticket();
-            let put = requests.put_chunk(chunk, frame.raw, bytes.clone(), ticket.as_deref());
+            let put = requests.put_chunk(chunk, bytes.clone(), ticket.as_deref());
             match put {
                 Err(Error::Busy { status: 429, .. }) => {
                     self.turn
                         .renew(&ticket, self.job, left, self.effort, requests)?;
                     let ticket = self.turn.ticket();
-                    requests.put_chunk(chunk, frame.raw, bytes.clone(), ticket.as_deref())
+                    requests.put_chunk(chunk, bytes.clone(), ticket.as_deref())
                 }
                 put => put,
             }

@@ -120,6 +120,7 @@ pub(super) fn read(bytes: &[u8], digest: Digest) -> Result<Manifest, StoreError>
         return Err(StoreError::NotTheImage);
     }
     let manifest = Manifest::from_json(bytes)?;
+    manifest.check_names()?;
     manifest.check(&Limits::default())?;
     Ok(manifest)
 }

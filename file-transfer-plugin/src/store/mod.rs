@@ -22,7 +22,6 @@ mod watched;
 mod index;
 mod metrics;
 mod space;
-mod verify;
 
 mod keep;
 mod load;
@@ -103,7 +102,7 @@ pub fn serve(config: &Config, ready: impl FnOnce(SocketAddr)) -> Result<(), Stor
     let guard = auth::Guard::new(&config.auth)?;
     let tls = config.tls.as_ref().map(tls::acceptor).transpose()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        // Files are read and written on these, frames verified.
+        // Files are read and written on these, frames hashed.
         .max_blocking_threads(16)
         .enable_all()
         .build()

@@ -236,6 +236,16 @@ impl Archive {
         Ok(front.json().to_vec())
     }
 
+    /// Refuses an archive whose frames have no names in a store.
+    #[cfg(feature = "remote")]
+    pub(crate) fn check_names(&self) -> Result<(), ArchiveError> {
+        let refused = |source| ArchiveError::Manifest {
+            path: self.path.clone(),
+            source,
+        };
+        self.manifest.check_names().map_err(refused)
+    }
+
     /// Each frame and where it lies.
     #[cfg(feature = "remote")]
     pub(crate) fn frames(&self) -> impl Iterator<Item = (u64, Frame)> {

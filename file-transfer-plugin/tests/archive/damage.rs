@@ -185,7 +185,7 @@ fn a_format_of_the_future_is_named_before_anything_else_is_read() {
     );
     let error = all(&bench.at("bad"), &bench.at("out")).unwrap_err();
     assert!(
-        chain(&error).ends_with("the archive has format 99, this program reads up to 1"),
+        chain(&error).ends_with("the archive has format 99, this program reads up to 2"),
         "{}",
         chain(&error)
     );

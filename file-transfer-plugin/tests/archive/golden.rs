@@ -13,7 +13,10 @@ use file_transfer_plugin::unpack::Archive;
 use crate::tree::{head, noise, picture};
 
 /// The digest of each format's fixture, from format 1 on.
-const DIGESTS: &[&str] = &["6df5dee2a4963cc0f0a24c7eef6363390f451de13adcf073ad0fa323e935906e"];
+const DIGESTS: &[&str] = &[
+    "6df5dee2a4963cc0f0a24c7eef6363390f451de13adcf073ad0fa323e935906e",
+    "95a5095c3374bb7818c47c5bb979fad36cf1929a836e537b1256becdaeac491e",
+];
 
 fn fixture(format: u32) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/v{format}.criu"))

@@ -67,8 +67,8 @@ fn a_dry_run_explains_what_a_run_then_does() {
         image.push(&mut client, job);
     }
     let orphan = Image::of(5, &[50]);
-    for (chunk, raw, frame) in &orphan.frames {
-        put(&mut client, *chunk, *raw, frame);
+    for (chunk, frame) in &orphan.frames {
+        put(&mut client, *chunk, frame);
     }
     server.kill();
     let named = |part: &str| -> Vec<PathBuf> {

@@ -64,7 +64,7 @@ fn paths_that_lead_elsewhere_lead_nowhere() {
     ] {
         for answer in [
             client.get(&format!("/v1/chunks/{chunk}")),
-            client.put(&format!("/v1/chunks/{chunk}?raw=1"), b"x"),
+            client.put(&format!("/v1/chunks/{chunk}"), b"x"),
         ] {
             assert!(
                 [400, 404].contains(&answer.status),
@@ -73,16 +73,9 @@ fn paths_that_lead_elsewhere_lead_nowhere() {
             );
         }
     }
-    for raw in [
-        "",
-        "?raw=",
-        "?raw=-1",
-        "?raw=0",
-        "?raw=4294967296",
-        "?raw=4294967295",
-    ] {
-        let answer = client.put(&format!("/v1/chunks/{hash}-1{raw}"), b"x");
-        assert_eq!(answer.status, 400, "{raw}");
+    for packed in [5_000_000, u32::MAX] {
+        let answer = client.put(&format!("/v1/chunks/{hash}-{packed}"), b"x");
+        assert_eq!(answer.status, 400, "{packed}");
     }
     assert_eq!(std::fs::read_dir(dir.join("v1")).unwrap().count(), 0);
 }
@@ -95,7 +88,7 @@ fn a_body_is_never_longer_than_makes_sense() {
     let hash = "0".repeat(64);
     for request in [
         format!(
-            "PUT /v1/chunks/{hash}-4000000?raw=4000000 HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n"
+            "PUT /v1/chunks/{hash}-4000000 HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n"
         ),
         format!(
             "PUT /v1/jobs/1.0/images/{hash} HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n"
@@ -104,7 +97,7 @@ fn a_body_is_never_longer_than_makes_sense() {
         "POST /v1/admission HTTP/1.1\r\nHost: x\r\nContent-Length: 18446744073709551616\r\n\r\n"
             .to_owned(),
         format!(
-            "PUT /v1/chunks/{hash}-5?raw=5 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+            "PUT /v1/chunks/{hash}-5 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
         ),
     ] {
         let mut stream = TcpStream::connect(server.address).unwrap();
@@ -166,9 +159,9 @@ fn who_sends_nothing_is_not_waited_for() {
     let options = ["--anonymous", "--patience", "1"];
     let server = Server::start_with(&temp.path().join("store"), &options);
     let image = Image::of(1, &[1]);
-    let (chunk, raw_bytes, _) = &image.frames[1];
+    let (chunk, _) = &image.frames[1];
     let put = format!(
-        "PUT /v1/chunks/{chunk}?raw={raw_bytes} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\nxx",
+        "PUT /v1/chunks/{chunk} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\nxx",
         chunk.packed
     );
     let begin = Instant::now();
@@ -193,7 +186,7 @@ fn many_who_hold_on_do_not_keep_the_others_from_their_turn() {
     let hash = "0".repeat(64);
     // 60 times 4 MB is more than the store takes into memory at once.
     let request = format!(
-        "PUT /v1/chunks/{hash}-4000000?raw=4000000 HTTP/1.1\r\nHost: x\r\nContent-Length: 4000000\r\n\r\nx"
+        "PUT /v1/chunks/{hash}-4000000 HTTP/1.1\r\nHost: x\r\nContent-Length: 4000000\r\n\r\nx"
     );
     let held: Vec<TcpStream> = (0..60)
         .map(|_| {

@@ -18,7 +18,7 @@ const CHUNK: u32 = 64 << 10;
 pub(crate) struct Image {
     pub(crate) digest: Digest,
     pub(crate) manifest: Vec<u8>,
-    pub(crate) frames: Vec<(Chunk, u32, Vec<u8>)>,
+    pub(crate) frames: Vec<(Chunk, Vec<u8>)>,
 }
 
 /// Bytes that cannot be compressed, the same for the same seed.
@@ -84,7 +84,7 @@ impl Image {
         let frames = manifest.contents.frames.iter().map(|frame| {
             let (bytes, after) = rest.split_at(frame.packed as usize);
             rest = after;
-            (Chunk::from(*frame), frame.raw, bytes.to_vec())
+            (Chunk::from(*frame), bytes.to_vec())
         });
         Self {
             frames: frames.collect(),
@@ -94,7 +94,7 @@ impl Image {
     }
 
     pub(crate) fn names(&self) -> Vec<Chunk> {
-        self.frames.iter().map(|(chunk, _, _)| *chunk).collect()
+        self.frames.iter().map(|(chunk, _)| *chunk).collect()
     }
 
     /// The path of this image of a job.
@@ -110,9 +110,9 @@ impl Image {
     /// Sends what is missing, then the manifest, as a client does. How many chunks it sent.
     pub(crate) fn push(&self, client: &mut Client, job: &str) -> usize {
         let missing = missing(client, &self.names());
-        for (chunk, raw, frame) in &self.frames {
+        for (chunk, frame) in &self.frames {
             if missing.contains(chunk) {
-                assert_eq!(put(client, *chunk, *raw, frame).status, 204);
+                assert_eq!(put(client, *chunk, frame).status, 204);
             }
         }
         let answer = self.commit(client, job);
@@ -125,7 +125,7 @@ impl Image {
         let manifest = client.get(&self.path(job));
         assert_eq!(manifest.status, 200, "{}", manifest.text());
         assert_eq!(manifest.body, self.manifest);
-        for (chunk, _, frame) in &self.frames {
+        for (chunk, frame) in &self.frames {
             let got = client.get(&format!("/v1/chunks/{chunk}"));
             assert_eq!(got.status, 200, "{chunk}");
             assert_eq!(&got.body, frame, "{chunk}");
@@ -134,8 +134,8 @@ impl Image {
 }
 
 /// Sends a chunk.
-pub(crate) fn put(client: &mut Client, chunk: Chunk, raw: u32, frame: &[u8]) -> Answer {
-    client.put(&format!("/v1/chunks/{chunk}?raw={raw}"), frame)
+pub(crate) fn put(client: &mut Client, chunk: Chunk, frame: &[u8]) -> Answer {
+    client.put(&format!("/v1/chunks/{chunk}"), frame)
 }
 
 /// Those of the chunks that the store lacks.

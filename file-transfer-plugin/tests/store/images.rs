@@ -19,7 +19,7 @@ fn an_image_that_was_pushed_comes_back_byte_for_byte() {
         (listed[0].digest, listed[0].generation, listed[0].created),
         (image.digest, 1, 1_790_000_001)
     );
-    let sum: usize = image.frames.iter().map(|(_, _, frame)| frame.len()).sum();
+    let sum: usize = image.frames.iter().map(|(_, frame)| frame.len()).sum();
     assert_eq!(listed[0].bytes, sum as u64);
     assert_eq!(
         client.get("/v1/images").json::<Vec<protocol::Image>>(),
@@ -38,8 +38,8 @@ fn an_image_is_not_there_before_its_manifest_nor_its_manifest_before_its_chunks(
     let mut client = server.client();
     let image = Image::of(1, &[1, 2, 3]);
     let (last, rest) = image.frames.split_last().unwrap();
-    for (chunk, raw, frame) in rest {
-        assert_eq!(put(&mut client, *chunk, *raw, frame).status, 204);
+    for (chunk, frame) in rest {
+        assert_eq!(put(&mut client, *chunk, frame).status, 204);
     }
     let early = image.commit(&mut client, "12.0");
     assert_eq!(early.status, 409);
@@ -76,7 +76,7 @@ fn the_last_two_images_of_a_job_are_kept_and_shared_chunks_with_them() {
     assert_eq!(client.get(&images[0].path("12.0")).status, 404);
     images[1].is_whole(&mut client, "12.0");
     images[2].is_whole(&mut client, "12.0");
-    let (only_of_first, _, _) = &images[0].frames[4];
+    let (only_of_first, _) = &images[0].frames[4];
     assert_eq!(missing(&mut client, &images[0].names()).len(), 2);
     assert_eq!(
         client.get(&format!("/v1/chunks/{only_of_first}")).status,
@@ -107,8 +107,8 @@ fn a_frame_that_is_not_its_chunk_is_refused() {
     let mut client = server.client();
     let image = Image::of(1, &[1, 2]);
     // The first frame is that of the headers.
-    let (chunk, raw, frame) = &image.frames[1];
-    let (_, _, other) = &image.frames[2];
+    let (chunk, frame) = &image.frames[1];
+    let (_, other) = &image.frames[2];
     assert_eq!(frame.len(), other.len());
     let mut flipped = frame.clone();
     flipped[100] ^= 1;
@@ -119,19 +119,11 @@ fn a_frame_that_is_not_its_chunk_is_refused() {
         ..*chunk
     };
     let cases = [
-        ("of another", put(&mut client, *chunk, *raw, other)),
-        ("flipped", put(&mut client, *chunk, *raw, &flipped)),
-        ("cut", put(&mut client, *chunk, *raw, &frame[1..])),
-        ("too long", put(&mut client, *chunk, *raw, &twice)),
-        ("twice", put(&mut client, double, 2 * *raw, &twice)),
-        (
-            "smaller than said",
-            put(&mut client, *chunk, *raw - 1, frame),
-        ),
-        (
-            "larger than said",
-            put(&mut client, *chunk, *raw + 1, frame),
-        ),
+        ("of another", put(&mut client, *chunk, other)),
+        ("flipped", put(&mut client, *chunk, &flipped)),
+        ("cut", put(&mut client, *chunk, &frame[1..])),
+        ("too long", put(&mut client, *chunk, &twice)),
+        ("twice", put(&mut client, double, &twice)),
     ];
     for (what, answer) in cases {
         assert!(
@@ -153,9 +145,12 @@ fn a_manifest_that_no_reader_would_take_is_not_committed() {
     image.push(&mut client, "12.0");
     let mut future: serde_json::Value = serde_json::from_slice(&image.manifest).unwrap();
     future["format"] = 999.into();
+    let mut past = future.clone();
+    past["format"] = 1.into();
     let mut outside: serde_json::Value = serde_json::from_slice(&image.manifest).unwrap();
     outside["contents"]["entries"][1]["path"] = "images/../../x".into();
-    for bad in [future.to_string(), outside.to_string(), "[".repeat(100_000)] {
+    let texts = [future, past, outside].map(|manifest| manifest.to_string());
+    for bad in texts.into_iter().chain(["[".repeat(100_000)]) {
         let bad = Image {
             digest: file_transfer_plugin::manifest::Digest::of(bad.as_bytes()),
             manifest: bad.into_bytes(),

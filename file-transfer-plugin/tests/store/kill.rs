@@ -40,8 +40,8 @@ fn push_until_killed(
 ) {
     let begin = known.acknowledged.len();
     for image in images.iter().skip(begin) {
-        for (chunk, raw, frame) in &image.frames {
-            let path = format!("/v1/chunks/{chunk}?raw={raw}");
+        for (chunk, frame) in &image.frames {
+            let path = format!("/v1/chunks/{chunk}");
             if client.call("PUT", &path, frame).is_err() {
                 return;
             }
@@ -145,8 +145,8 @@ fn an_upload_that_was_cut_off_by_a_kill_goes_on_where_it_was() {
     let image = Image::of(1, &[1, 2, 3, 4]);
     let server = Server::start(&dir);
     let mut client = server.client();
-    for (chunk, raw, frame) in &image.frames[..3] {
-        assert_eq!(put(&mut client, *chunk, *raw, frame).status, 204);
+    for (chunk, frame) in &image.frames[..3] {
+        assert_eq!(put(&mut client, *chunk, frame).status, 204);
     }
     server.kill();
     let server = Server::start(&dir);
@@ -164,8 +164,8 @@ fn after_a_boot_only_what_images_name_is_believed() {
     let server = Server::start(&dir);
     let mut client = server.client();
     image.push(&mut client, "12.0");
-    let (chunk, raw, frame) = &half.frames[2];
-    assert_eq!(put(&mut client, *chunk, *raw, frame).status, 204);
+    let (chunk, frame) = &half.frames[2];
+    assert_eq!(put(&mut client, *chunk, frame).status, 204);
     server.kill();
     // As it is when the machine was started anew in between.
     std::fs::write(dir.join("boot"), "another boot\n").unwrap();

@@ -28,7 +28,7 @@ fn send(client: &mut Client, image: &Image) -> Option<Answer> {
     let answers = image
         .frames
         .iter()
-        .map(|(chunk, raw, frame)| put(client, *chunk, *raw, frame));
+        .map(|(chunk, frame)| put(client, *chunk, frame));
     answers.into_iter().find(|answer| answer.status != 204)
 }
 
@@ -65,7 +65,7 @@ fn where_the_quota_is_full_the_older_image_of_a_job_gives_way_and_never_the_newe
     let bytes = images[2]
         .frames
         .iter()
-        .map(|(_, _, frame)| frame.len() as u64)
+        .map(|(_, frame)| frame.len() as u64)
         .sum();
     assert_eq!(admission(&mut client, bytes, 60, None).status, 507);
     images[0].is_whole(&mut client, "12.0");
@@ -162,9 +162,9 @@ fn uploads_have_turns_and_who_has_least_time_goes_first() {
         let hasty = scope.spawn(move || admission(&mut server.client(), 1000, 20, None));
         eventually("two wait", || waiting(2));
         let image = Image::of(1, &[1]);
-        let (chunk, raw, frame) = &image.frames[0];
+        let (chunk, frame) = &image.frames[0];
         // Without a turn of its own nobody gets ahead of those who wait.
-        assert_eq!(put(&mut server.client(), *chunk, *raw, frame).status, 429);
+        assert_eq!(put(&mut server.client(), *chunk, frame).status, 429);
         let mut holder = server.client().with_header("criu-ticket", &first.ticket);
         image.push(&mut holder, "12.0");
         let hasty = hasty.join().unwrap().json::<Ticket>();

@@ -81,6 +81,19 @@ fn an_image_of_gzip_members_goes_and_comes_as_well() {
 }
 
 #[test]
+fn an_archive_of_before_frames_had_names_stays_here_and_it_is_said_why() {
+    let temp = tempfile::tempdir().unwrap();
+    let server = Server::start(&temp.path().join("store"));
+    let old = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/v1.criu");
+    let (code, _, stderr) = run(&["push", old, &server.url("7.0")]);
+    assert_eq!(code, 1);
+    assert!(
+        stderr.contains("the archive has format 1, stores take 2"),
+        "{stderr}"
+    );
+}
+
+#[test]
 fn a_job_without_an_image_has_its_own_exit_code() {
     let temp = tempfile::tempdir().unwrap();
     let server = Server::start(&temp.path().join("store"));

@@ -31,7 +31,7 @@ the job's own steps; *clean* is the time after the job's end until nothing of it
 kept is said in the last column. One run each.
 
 One thing SPOOL cannot keep: an image that is damaged on the slot's disk, after it was packed and before HTCondor reads it, takes
-the place of the one before. HTCondor has one file of a name and does not look into it. A store looks into each chunk, refuses
+the place of the one before. HTCondor has one file of a name and does not look into it. A store hashes each chunk, refuses
 such an image and keeps the one before.
 
     cargo run -p tests --bin faults -- --seed 1                      # goes on where it was interrupted, writes this file

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use object_store::GetResultPayload;
@@ -86,17 +86,10 @@ pub(super) async fn missing(
     Ok(Json(Missing { chunks }))
 }
 
-/// What the query of a PUT says.
-#[derive(Deserialize)]
-pub(super) struct Raw {
-    raw: u32,
-}
-
 pub(super) async fn put(
     State(service): State<Arc<Service>>,
     caller: Caller,
     Path(name): Path<String>,
-    Query(Raw { raw }): Query<Raw>,
     headers: HeaderMap,
     from: Body,
 ) -> Result<StatusCode, StoreError> {
@@ -105,11 +98,11 @@ pub(super) async fn put(
     }
     let owner = &caller.owner;
     let chunk: Chunk = name.parse()?;
-    let most = Limits::default().frame;
-    if raw == 0 || raw > most || chunk.packed as usize > frame::bound(raw as usize) {
+    let most = frame::bound(Limits::default().frame as usize) as u64;
+    if u64::from(chunk.packed) > most {
         return Err(StoreError::Request("no chunk has this size"));
     }
-    let length = body::length(&headers, frame::bound(most as usize) as u64)?;
+    let length = body::length(&headers, most)?;
     if length != u64::from(chunk.packed) {
         return Err(StoreError::NotTheChunk);
     }
@@ -120,7 +113,7 @@ pub(super) async fn put(
     service.store.metrics.received.inc_by(length);
     // It is there where it was sent again, because its answer was lost.
     if !service.store.has(owner, chunk) {
-        let put = service.store.put_chunk(owner, chunk, raw, frame, reserved);
+        let put = service.store.put_chunk(owner, chunk, frame, reserved);
         put.await?;
     }
     Ok(StatusCode::NO_CONTENT)
