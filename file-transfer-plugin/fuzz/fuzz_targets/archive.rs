@@ -34,6 +34,10 @@ impl Change {
 
 #[derive(Arbitrary, Debug)]
 struct Input {
+    /// Whether it is an archive of the first format.
+    old: bool,
+    /// Whether the frames get names that fit, so that they are opened.
+    named: bool,
     /// Changes of the manifest's text, whose frame is made anew.
     manifest: Vec<Change>,
     /// Changes of the frames.
@@ -47,20 +51,37 @@ struct Real {
     body: Vec<u8>,
 }
 
-static REAL: LazyLock<Real> = LazyLock::new(|| {
-    let parts = forge::Parts::of(include_bytes!("../../tests/fixtures/v1.criu"));
-    Real {
-        json: serde_json::to_vec(&parts.manifest).expect("it was JSON"),
-        body: parts.body,
+impl Real {
+    fn of(archive: &[u8]) -> Self {
+        let parts = forge::Parts::of(archive);
+        Self {
+            json: serde_json::to_vec(&parts.manifest).expect("it was JSON"),
+            body: parts.body,
+        }
     }
+}
+
+static REAL: LazyLock<[Real; 2]> = LazyLock::new(|| {
+    [
+        Real::of(include_bytes!("../../tests/fixtures/v2.criu")),
+        Real::of(include_bytes!("../../tests/fixtures/v1.criu")),
+    ]
 });
 
 fuzz_target!(|input: Input| {
     let outer = tempfile::tempdir_in("/dev/shm").expect("there is memory");
     let path = outer.path().join("archive");
-    let (mut json, mut body) = (REAL.json.clone(), REAL.body.clone());
+    let real = &REAL[usize::from(input.old)];
+    let (mut json, mut body) = (real.json.clone(), real.body.clone());
     input.manifest.iter().for_each(|change| change.make(&mut json));
     input.body.iter().for_each(|change| change.make(&mut body));
+    if input.named
+        && !input.old
+        && let Ok(mut manifest) = serde_json::from_slice(&json)
+    {
+        forge::name_frames(&mut manifest, &body);
+        json = serde_json::to_vec(&manifest).expect("it was JSON");
+    }
     forge::write_with(&path, &json, &body);
     if !input.whole.is_empty() {
         let mut bytes = fs::read(&path).expect("it was written");

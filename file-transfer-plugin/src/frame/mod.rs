@@ -264,6 +264,25 @@ mod tests {
         }
     }
 
+    /// Or the next image of a job would share no chunk with this one.
+    #[test]
+    fn a_frame_does_not_depend_on_those_before_it() {
+        let program = std::fs::read("/proc/self/exe").unwrap();
+        let chunks: Vec<&[u8]> = program.chunks(300_000).take(60).collect();
+        for codec in CODECS {
+            let mut used = Packer::new(codec, 1).unwrap();
+            let (mut once, mut again) = (Vec::new(), Vec::new());
+            for (number, chunk) in chunks.iter().enumerate() {
+                let other = chunks[number * 7 % chunks.len()];
+                used.pack(&other[..other.len() / 3], &mut once).unwrap();
+                used.pack(chunk, &mut once).unwrap();
+                let mut new = Packer::new(codec, 1).unwrap();
+                new.pack(chunk, &mut again).unwrap();
+                assert!(once == again, "{codec:?}: chunk {number}");
+            }
+        }
+    }
+
     #[test]
     fn what_is_not_one_frame_of_that_size_is_refused() {
         let raw = b"text ".repeat(10_000);

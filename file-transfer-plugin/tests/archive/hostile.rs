@@ -8,7 +8,7 @@ use file_transfer_plugin::unpack::{Archive, ArchiveError};
 use serde_json::{Value, json};
 
 use crate::damage::{Bench, all, chain};
-use crate::forge::Parts;
+use crate::forge::{Parts, name_frames};
 use crate::tree::noise;
 
 fn file(path: &str) -> Value {
@@ -181,20 +181,39 @@ fn sizes_that_cannot_be_are_refused_before_anything_is_allocated() {
 }
 
 #[test]
-fn a_frame_that_is_larger_than_it_says_is_refused() {
+fn a_frame_that_has_its_name_and_not_its_contents_is_refused() {
     let bench = Bench::new();
-    let mut parts = Parts::of(&bench.good());
-    let mut frames = parts.frames();
-    let bomb = zstd::bulk::compress(&vec![0; 64 << 20], 1).unwrap();
-    let frame = (0..frames.len())
-        .find(|index| frames[*index].len() > bomb.len())
-        .unwrap();
-    parts.manifest["contents"]["frames"][frame][2] = json!(bomb.len());
-    frames[frame] = bomb;
-    parts.body = frames.concat();
-    parts.write(&bench.at("bad"));
-    let error = all(&bench.at("bad"), &bench.at("out")).unwrap_err();
-    assert!(matches!(error, ArchiveError::Damaged { .. }), "{error}");
+    let good = Parts::of(&bench.good());
+    let raw = good.manifest["contents"]["frames"][0][1].as_u64().unwrap() as usize;
+    let mut packer = zstd::bulk::Compressor::new(1).unwrap();
+    packer.include_checksum(true).unwrap();
+    let mut packed = |raw: &[u8]| packer.compress(raw).unwrap();
+    let first = zstd::bulk::decompress(&good.frames()[0], raw).unwrap();
+    let mut not_its_checksum = packed(&first);
+    *not_its_checksum.last_mut().unwrap() ^= 1;
+    for (frame, good_one) in [
+        (packed(&first), true),
+        (not_its_checksum, false),
+        (packed(&vec![0; 64 << 20]), false),
+        (packed(&first[1..]), false),
+        ([packed(&first), packed(b"x")].concat(), false),
+        (b"no frame".to_vec(), false),
+    ] {
+        let mut parts = good.clone();
+        let mut frames = parts.frames();
+        parts.manifest["contents"]["frames"][0][2] = json!(frame.len());
+        frames[0] = frame;
+        parts.body = frames.concat();
+        name_frames(&mut parts.manifest, &parts.body);
+        parts.write(&bench.at("bad"));
+        match all(&bench.at("bad"), &bench.at("out")) {
+            Ok(()) => assert!(good_one),
+            Err(error) => {
+                let damaged = matches!(error, ArchiveError::Damaged { frame: 0, .. });
+                assert!(damaged && !good_one, "{error}");
+            }
+        }
+    }
 }
 
 #[test]
