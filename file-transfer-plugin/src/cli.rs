@@ -71,7 +71,7 @@ Examples:
     criu-transfer serve --dir images --anonymous
     criu-transfer push checkpoint.criu 'criu://127.0.0.1/12.0?tls=no'
   For jobs that say use_oauth_services = scitokens, with the access point's own credmon:
-    criu-transfer serve --dir /var/lib/criu-images --listen 0.0.0.0:9620 \\
+    criu-transfer serve --dir /var/lib/criu-images --listen 0.0.0.0:9622 \\
         --certificate host.pem --key host.key --audience criu://ap.example.org \\
         --issuer https://ap.example.org=/etc/condor/scitokens.pem
   and in HTCondor's configuration:

@@ -231,9 +231,9 @@ mod tests {
     fn each_job_has_its_own_place_in_a_store() {
         let ad = ClassAd::parse_old("GlobalJobId = \"ap.pool#12.0#1790000000\"").unwrap();
         let of = |store| url(store, Some(&ad));
-        let place = Some("criu://ap:9620/ap.pool#12.0#1790000000".to_owned());
-        assert_eq!(of("criu://ap:9620"), place);
-        assert_eq!(of("criu://ap:9620/"), place);
+        let place = Some("criu://ap:9622/ap.pool#12.0#1790000000".to_owned());
+        assert_eq!(of("criu://ap:9622"), place);
+        assert_eq!(of("criu://ap:9622/"), place);
         let chosen = "criu://ap/mine";
         assert_eq!(of(chosen).as_deref(), Some(chosen));
         assert_eq!(

@@ -13,18 +13,26 @@ use crate::users::User;
 use crate::{binaries, machine, wait};
 
 /// Where it listens.
-const PORT: u16 = 9620;
+const PORT: u16 = 9622;
 /// The store itself, for `+CRIUStore`.
-pub const PLACE: &str = "criu://ap.pool:9620";
+pub const PLACE: &str = "criu://ap.pool:9622";
 /// The token once more, for jobs: a starter that is root gives each a /tmp of its own.
 pub const TOKEN: &str = "/etc/criu-store-token";
 /// All that is its own.
 const DIR: &str = "/var/lib/criu-store";
 /// Who issues tokens, and for whom.
 const ISSUER: &str = "https://ap.pool";
-const AUDIENCE: &str = "https://ap.pool:9620";
+const AUDIENCE: &str = "https://ap.pool:9622";
 /// Where it keeps the images.
 pub const IMAGES: &str = "/var/lib/criu-store/images";
+/// Where the access point's credmon puts what users have, and what a daemon must be told for it.
+const CREDENTIALS: &str = "/var/lib/criu-store/credentials";
+/// For an access point with a credd, in a pool that sends credentials: encrypted, or the shadow sends none.
+pub const WITH_CREDD: &str = "\
+DAEMON_LIST = $(DAEMON_LIST), CREDD
+SEC_CREDENTIAL_DIRECTORY_OAUTH = /var/lib/criu-store/credentials
+TRUST_CREDENTIAL_DIRECTORY = True
+SEC_DEFAULT_ENCRYPTION = PREFERRED";
 /// Where Debian's hosts keep whom they believe.
 const ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
 
@@ -124,6 +132,26 @@ impl<'p> Store<'p> {
     /// Puts a token of the issuer's there that is in force for so many seconds, or has not been for as long.
     pub fn give_issued_token(&self, host: &Host, user: User, seconds: i64) -> Result<()> {
         self.give(host, &self.issued(user, seconds)?)
+    }
+
+    /// Puts a token of the issuer's where the credmon of an access point that is [`WITH_CREDD`] keeps it for a user's jobs, as
+    /// `scitokens`. From there it is HTCondor's.
+    pub fn give_credmons_token(&self, user: User, seconds: i64) -> Result<()> {
+        let ap = self.pool.ap();
+        let dir = format!("{CREDENTIALS}/{}", user.name());
+        let token = serde_json::json!({
+            "access_token": self.issued(user, seconds)?, "expires_in": seconds,
+        });
+        ap.make_dir(CREDENTIALS, User::Root, 0o755)?;
+        ap.make_dir(&dir, User::Root, 0o755)?;
+        for (name, text) in [
+            (format!("{dir}/scitokens.top"), String::new()),
+            (format!("{dir}/scitokens.use"), token.to_string()),
+            (format!("{CREDENTIALS}/CREDMON_COMPLETE"), String::new()),
+        ] {
+            ap.write(name, text, User::Root, 0o600)?;
+        }
+        Ok(())
     }
 
     fn issued(&self, user: User, seconds: i64) -> Result<String> {

@@ -8,7 +8,7 @@ use tests::job::{Job, LIMIT};
 use tests::pool::Pool;
 use tests::roots::HtCondor;
 use tests::spec::{Ep, Spec};
-use tests::store::{IMAGES, PLACE, Store, TOKEN};
+use tests::store::{IMAGES, PLACE, Store, TOKEN, WITH_CREDD};
 use tests::submit::Submit;
 use tests::users::User;
 use tests::wait;
@@ -27,6 +27,7 @@ on_both_versions!(
     a_slot_without_the_program_uses_spool,
     one_line_in_a_job_is_enough_where_the_access_point_names_its_store,
     images_of_jobs_that_left_the_queue_are_collected_and_no_others,
+    the_credmons_token_is_found_where_htcondor_puts_it,
 );
 
 static POOLS: Shared = Shared::new(|version| with_store(&spec(version)?));
@@ -42,12 +43,14 @@ fn spec(version: HtCondor) -> Result<Spec> {
     let impatient = |ep: Ep| -> Result<Ep> {
         Ok(equipped(ep)?
             .install(&transfer, "criu-transfer")
+            .config("SEC_DEFAULT_ENCRYPTION = PREFERRED")
             .config(format!(
                 "STARTER_JOB_ENVIRONMENT = \"CRIU_TRANSFER_PATIENCE=3 BEARER_TOKEN_FILE={TOKEN}\""
             )))
     };
     Ok(Spec::new(version)
         .config(pilot_says(&["configure", "ap", "--store", PLACE])?)
+        .config(WITH_CREDD)
         .ep(impatient(Ep::root())?)
         .ep(impatient(Ep::root())?)
         .ep(impatient(Ep::glidein())?))
@@ -178,7 +181,7 @@ fn a_store_that_is_down_at_the_start_is_waited_for(pool: &Pool, store: &Store<'_
     });
     store.start()?;
     let reason = given_back?;
-    ensure!(reason.contains("cannot reach ap.pool:9620"), "{reason}");
+    ensure!(reason.contains("cannot reach ap.pool:9622"), "{reason}");
     ends_whole(&job)
 }
 
@@ -284,4 +287,33 @@ fn images_of_jobs_that_left_the_queue_are_collected_and_no_others(
     ensure!(!said.lines().any(|line| is_of(line, &there_id)), "{said}");
     ensure!(stored(store, &there)? == [1]);
     ends_whole(&there)
+}
+
+/// The credd, the shadow and the starter are HTCondor's; who signs the token and puts it into the credd's directory is not.
+fn the_credmons_token_is_found_where_htcondor_puts_it(
+    pool: &Pool,
+    store: &Store<'_>,
+) -> Result<()> {
+    let hosts = || pool.eps().iter();
+    let story = || -> Result<()> {
+        // Nothing else that a slot has is of use.
+        hosts().try_for_each(|host| store.give_worthless_token(host))?;
+        store.give_credmons_token(User::Alice, 600)?;
+        let job = counting_job()?.set("use_oauth_services", "scitokens");
+        let job = pool.submit(&job)?;
+        job.wait_start(1)?;
+        counting::wait(&job, LAST / 4)?;
+        evict(&job, 1)?;
+        went_by(&job, "store")?;
+        let id = job.attribute("GlobalJobId")?.context("an id")?;
+        let kept = store.list_of_issued(User::Alice, id.trim_matches('"'))?;
+        ensure!(kept.len() == 1, "{kept:?}");
+        ensure!(stored(store, &job)?.is_empty(), "another alice has it");
+        ensure!(!store.log()?.contains("eyJ"), "the token is in the log");
+        job.wait_start(2)?;
+        ends_whole(&job)
+    };
+    let told = story();
+    hosts().try_for_each(|host| store.give_token(host, User::Alice))?;
+    told
 }

@@ -48,7 +48,7 @@ fn after_term_one_file_is_left_and_it_is_all_that_is_needed(host: &Host) -> Resu
 const MEMORABLE: &str = "#!/bin/bash\nnoise=$(head -c 12000000 /dev/urandom | base64 -w 0)\n";
 
 fn an_image_goes_to_a_store_and_comes_from_there(host: &Host) -> Result<()> {
-    let url = "criu://127.0.0.1:9620/mine?tls=no";
+    let url = "criu://127.0.0.1:9622/mine?tls=no";
     let words = [STARTER, "run", "--store", url, "--", "./job"];
     let mut here = Place::with(host, "store-1", &format!("{MEMORABLE}{COUNT}"))?;
     let nowhere = [STARTER, "run", "--store", "criu://ap", "--", "./job"];
@@ -57,13 +57,13 @@ fn an_image_goes_to_a_store_and_comes_from_there(host: &Host) -> Result<()> {
     // Nothing is begun as long as nobody knows whether there is an image.
     here.start(&words)?;
     ensure!(here.end()?.code() == Some(87), "{}", here.story());
-    ensure!(here.read("err").contains("cannot reach 127.0.0.1:9620"));
+    ensure!(here.read("err").contains("cannot reach 127.0.0.1:9622"));
     ensure!(here.names()? == ["job"], "{:?}", here.names()?);
 
     let mut store = host
         .command(User::Pilot, "/home/pilot")?
         .args([TRANSFER, "serve", "--anonymous", "--low-water", "1M"])
-        .args(["--listen", "127.0.0.1:9620", "--dir", "by-hand-images"])
+        .args(["--listen", "127.0.0.1:9622", "--dir", "by-hand-images"])
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()?;

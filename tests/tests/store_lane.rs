@@ -151,7 +151,7 @@ fn a_store_that_is_down_at_the_eviction_holds_the_job_with_its_older_image(
     store.start()?;
     let held = held?.to_string();
     ensure!(
-        held.contains("cannot reach ap.pool:9620"),
+        held.contains("cannot reach ap.pool:9622"),
         "held because of {held}"
     );
     ensure!(generations(store, &job)? == [1]);
@@ -174,7 +174,7 @@ fn a_store_that_is_down_at_the_start_holds_the_job_until_it_is_back(
     });
     let (held, job) = held?;
     ensure!(
-        held.contains("cannot reach ap.pool:9620"),
+        held.contains("cannot reach ap.pool:9622"),
         "held because of {held}"
     );
     job.release()?;
@@ -190,7 +190,7 @@ fn a_token_that_nobody_knows_is_said_to_be_so(pool: &Pool, store: &Store<'_>) ->
     store.give_token(host, User::Alice)?;
     let held = held?.to_string();
     ensure!(
-        held.contains("ap.pool:9620 refuses"),
+        held.contains("ap.pool:9622 refuses"),
         "held because of {held}"
     );
     ensure!(!held.contains("worthless"), "the token is shown: {held}");
@@ -221,7 +221,7 @@ fn a_token_that_has_expired_is_refused_and_the_next_one_is_enough(
         ensure!(generations(store, &job)?.is_empty(), "another alice has it");
         let held = job.wait_held()?.to_string();
         ensure!(
-            held.contains("ap.pool:9620 refuses") && !held.contains("eyJ"),
+            held.contains("ap.pool:9622 refuses") && !held.contains("eyJ"),
             "held because of {held}"
         );
         give(next, IN_FORCE)?;

@@ -23,7 +23,7 @@ pub(super) struct Serve {
     #[arg(long, value_name = "s3://BUCKET/PREFIX")]
     objects: Option<String>,
     /// The address to listen on; port 0 stands for any
-    #[arg(long, default_value = "127.0.0.1:9620")]
+    #[arg(long, default_value = "127.0.0.1:9622")]
     listen: SocketAddr,
     /// Takes everybody who can connect for one user; on a loopback address only
     #[arg(long)]

@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn version_2_as_25_14_writes_it() {
-        let text = br#"[ LocalFileName = "/execute/dir_7/scratch/checkpoint.criu"; Url = "criu://ap.pool:9620/12.0/checkpoint.criu" ]
+        let text = br#"[ LocalFileName = "/execute/dir_7/scratch/checkpoint.criu"; Url = "criu://ap.pool:9622/12.0/checkpoint.criu" ]
 [ LocalFileName = "/execute/dir_7/scratch/other"; SomethingNew = { 1, [ a = 2 ] }; Url = "criu://ap.pool/12.0/other" ]"#;
         let requests = parse(text).unwrap();
         assert_eq!(requests.len(), 2);

@@ -281,7 +281,7 @@ mod tests {
 
     #[test]
     fn each_error_has_one_stanza_of_htcondors_and_says_whether_to_try_again() {
-        let server = || "ap.pool:9620".to_owned();
+        let server = || "ap.pool:9622".to_owned();
         let broken = || std::io::Error::from(std::io::ErrorKind::ConnectionReset);
         let errors = [
             (Error::Parameter("no URL".into()), "Parameter", -1),

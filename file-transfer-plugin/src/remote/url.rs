@@ -1,12 +1,12 @@
 //! `criu://HOST[:PORT]/JOB[/checkpoint.criu]`: a job's images in a store.
 //!
 //! ```text
-//! criu://ap.example.org/12.0                   the newest image of job 12.0; port 9620, TLS
+//! criu://ap.example.org/12.0                   the newest image of job 12.0; port 9622, TLS
 //! criu://ap.example.org:8443/12.0/checkpoint.criu   the same; HTCondor names the file after the last part
 //! criu://ap.example.org/12.0?digest=HEX        that image and no other
 //! criu://ap.example.org/                       all of the caller's, for `ls`
 //! criu_alice+criu://ap.example.org/12.0        with the token criu_alice.use
-//! criu://localhost:9620/12.0?tls=no            without TLS: to this machine only
+//! criu://localhost:9622/12.0?tls=no            without TLS: to this machine only
 //! ```
 //!
 //! What stands before a `+` is HTCondor's handle for the token, as in its own URLs. There is no scheme like `criu+http`:
@@ -23,8 +23,8 @@ use crate::protocol::Job;
 /// The scheme of our URLs.
 pub const SCHEME: &str = "criu";
 
-/// The port of a URL that names none.
-pub const PORT: u16 = 9620;
+/// The port of a URL that names none: behind HTCondor's own, of which 9620 is the credd's before HTCondor 24.
+pub const PORT: u16 = 9622;
 
 /// The last part of a URL that stands for the image itself.
 const FILE: &str = "checkpoint.criu";
@@ -189,7 +189,7 @@ mod tests {
             "criu://ap.example.org/12.0",
             "criu://ap.example.org:8443/ap#12.0#1790000000/checkpoint.criu",
             "criu_alice+criu://10.77.0.1/12.0",
-            "criu://[::1]:9620/12.0?tls=no",
+            "criu://[::1]:9622/12.0?tls=no",
             "criu://localhost/",
             "criu://localhost",
             &format!("criu://h/j?digest={digest}"),

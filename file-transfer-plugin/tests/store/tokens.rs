@@ -17,7 +17,7 @@ use crate::image::{Image, missing, put};
 use crate::server::{Server, eventually};
 
 const ISSUER: &str = "https://ap.example/scitokens";
-const AUDIENCE: &str = "https://ap.example:9620";
+const AUDIENCE: &str = "https://ap.example:9622";
 
 /// What `printf %s TOKEN | sha256sum` prints.
 pub(crate) fn sha256(token: &str) -> String {

@@ -32,7 +32,7 @@ use tests::{binaries, wait};
 
 const TRANSFER: &str = "/usr/local/bin/criu-transfer";
 const LZ4: &str = "/usr/local/bin/lz4";
-const URL: &str = "criu://127.0.0.1:9620/compare.0?tls=no";
+const URL: &str = "criu://127.0.0.1:9622/compare.0?tls=no";
 
 const GZIP_WAY: &str = "criu dump -R -t $PID -D images -o dump.log && sync images/* images && \
     tar -cf - images | gzip >image.tgz && sync image.tgz && python3 link.py <image.tgz";
