@@ -1,6 +1,6 @@
 """Takes the images that `criu dump --stream` hands out into one stream on standard output: `stream.py DIR`.
 
-What criu-image-streamer does, with memory moved from pipe to pipe by the kernel and small images at the end.
+What criu-image-streamer does, with memory moved from pipe to pipe by the kernel and small images at the end. Of one process.
 """
 
 import os
@@ -13,6 +13,7 @@ listener.bind(sys.argv[1] + "/streamer-capture.sock")
 listener.listen()
 criu, _ = listener.accept()
 small, waiting = {}, selectors.DefaultSelector()
+PAGES = object()
 waiting.register(criu, selectors.EVENT_READ)
 
 
@@ -33,6 +34,12 @@ def head(name, size):
 
 while waiting.get_map():
     for key, _ in waiting.select():
+        if key.data is PAGES:
+            # In turn with the others: of much memory the page map is more than a pipe holds, and CRIU waits for its reader.
+            if not os.splice(key.fd, 1, 1 << 20):
+                waiting.unregister(key.fileobj)
+                os.close(key.fd)
+            continue
         if key.fileobj is not criu:
             data = os.read(key.fd, 1 << 16)
             small[key.data] += data
@@ -48,9 +55,7 @@ while waiting.get_map():
         _, pipes, _, _ = socket.recv_fds(criu, 1, 1)
         if name.startswith("pages-"):
             head(name, -1)
-            while os.splice(pipes[0], 1, 1 << 20):
-                pass
-            os.close(pipes[0])
+            waiting.register(pipes[0], selectors.EVENT_READ, PAGES)
         else:
             small[name] = b""
             waiting.register(pipes[0], selectors.EVENT_READ, name)
