@@ -27,7 +27,7 @@ const AUDIENCE: &str = "https://ap.pool:9622";
 pub const IMAGES: &str = "/var/lib/criu-store/images";
 /// Where the access point's credmon puts what users have, and what a daemon must be told for it.
 const CREDENTIALS: &str = "/var/lib/criu-store/credentials";
-/// For an access point with a credd, in a pool that sends credentials: encrypted, or the shadow sends none.
+/// For an access point with a credd, in a pool that encrypts: else no starter asks for credentials.
 pub const WITH_CREDD: &str = "\
 DAEMON_LIST = $(DAEMON_LIST), CREDD
 SEC_CREDENTIAL_DIRECTORY_OAUTH = /var/lib/criu-store/credentials

@@ -1,7 +1,7 @@
 //! `criu-transfer serve`.
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use clap::Args;
 
 use super::gc::PolicyArgs;
 use super::unit::unit;
+use crate::remote::PORT;
 use crate::store::{self, AuthConfig, Config, IssuerConfig, Place, Quotas, TlsConfig};
 
 /// Serves the images of many jobs, on an access point.
@@ -23,7 +24,7 @@ pub(super) struct Serve {
     #[arg(long, value_name = "s3://BUCKET/PREFIX")]
     objects: Option<String>,
     /// The address to listen on; port 0 stands for any
-    #[arg(long, default_value = "127.0.0.1:9622")]
+    #[arg(long, default_value_t = (Ipv4Addr::LOCALHOST, PORT).into())]
     listen: SocketAddr,
     /// Takes everybody who can connect for one user; on a loopback address only
     #[arg(long)]
